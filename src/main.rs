@@ -1,0 +1,2 @@
+//! The `opencode-relay` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Integration tests; one binary, files named after the promises they try to break.

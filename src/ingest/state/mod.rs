@@ -1,0 +1,5 @@
+//! The state witness.
+
+/// stub
+#[derive(Debug)]
+pub enum Message {}

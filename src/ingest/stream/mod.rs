@@ -1,0 +1,5 @@
+//! The stream witness.
+
+/// stub
+#[derive(Debug)]
+pub enum Message {}

@@ -361,7 +361,7 @@ mod tests {
         let fixture = Fixture::new(2000);
         let waker = Waker::noop();
         let mut slow = fixture.follow(None);
-        drain(&mut slow, waker);
+        assert!(drain(&mut slow, waker).1.is_pending());
         for _ in 0..100 {
             assert!(slow.poll_frames(&mut Context::from_waker(waker)).is_pending());
         }

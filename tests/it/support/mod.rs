@@ -1,9 +1,6 @@
 //! What the tests are written in: a scripted model, real opencode releases, the relay as a process, and clients.
 
-#![allow(
-    dead_code,
-    reason = "a kit: each release of the tests uses most of it, never all"
-)]
+#![allow(dead_code, reason = "a kit: each release of the tests uses most of it, never all")]
 
 pub(crate) mod fold;
 pub(crate) mod http;

@@ -55,12 +55,7 @@ impl Process {
             .spawn()?;
         let stdout = record(child.stdout.take(), None);
         let stderr = record(child.stderr.take(), tee);
-        Ok(Self {
-            child,
-            exited: None,
-            stdout,
-            stderr,
-        })
+        Ok(Self { child, exited: None, stdout, stderr })
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -90,10 +85,7 @@ impl Process {
     /// How it ended, if it has.
     pub(crate) fn try_wait(&mut self) -> Option<ExitStatus> {
         if self.exited.is_none() {
-            self.exited = self
-                .child
-                .try_wait()
-                .unwrap_or_else(|_| Some(ExitStatus::from_raw(0)));
+            self.exited = self.child.try_wait().unwrap_or_else(|_| Some(ExitStatus::from_raw(0)));
         }
         self.exited
     }
@@ -151,20 +143,12 @@ fn record(pipe: Option<impl Read + Send + 'static>, mut tee: Option<File>) -> Li
     thread::spawn(move || {
         let mut pipe = BufReader::new(pipe);
         let mut bytes = Vec::new();
-        while pipe
-            .read_until(b'\n', &mut bytes)
-            .is_ok_and(|read| read > 0)
-        {
+        while pipe.read_until(b'\n', &mut bytes).is_ok_and(|read| read > 0) {
             if let Some(tee) = &mut tee {
                 let _ = tee.write_all(&bytes);
             }
-            let text = String::from_utf8_lossy(&bytes)
-                .trim_end_matches(['\n', '\r'])
-                .to_owned();
-            sink.push(Line {
-                at: Instant::now(),
-                text,
-            });
+            let text = String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r']).to_owned();
+            sink.push(Line { at: Instant::now(), text });
             bytes.clear();
         }
         sink.close();

@@ -28,50 +28,22 @@ impl Relay {
         command.extend(["run", "--listen", "127.0.0.1:0"].map(str::to_owned));
         command.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         let mut process = Process::start(&command, env, cwd, None).unwrap();
-        let listening = |line: &str| {
-            line.strip_prefix("opencode-relay listening on ")
-                .map(|url| url.trim().to_owned())
-        };
-        let found = process
-            .stdout
-            .wait(0, START_LIMIT, |line| listening(&line.text))
-            .await;
+        let listening = |line: &str| line.strip_prefix("opencode-relay listening on ").map(|url| url.trim().to_owned());
+        let found = process.stdout.wait(0, START_LIMIT, |line| listening(&line.text)).await;
         let Some(base) = found else {
             let exited = process.wait(Duration::from_millis(100)).await;
-            panic!(
-                "the relay did not listen within {START_LIMIT:?} ({exited:?}): {command:?}\n{}",
-                process.output()
-            );
+            panic!("the relay did not listen within {START_LIMIT:?} ({exited:?}): {command:?}\n{}", process.output());
         };
-        let password = env
-            .iter()
-            .find(|(name, _)| name == "OPENCODE_SERVER_PASSWORD")
-            .map(|(_, value)| value.clone());
-        Self {
-            process,
-            base,
-            password,
-        }
+        let password = env.iter().find(|(name, _)| name == "OPENCODE_SERVER_PASSWORD").map(|(_, value)| value.clone());
+        Self { process, base, password }
     }
 
     /// Beside a running opencode whose stderr is teed into a file. `log` is as on the command line, or
     /// [`Relay::TEE`] for that file.
-    pub(crate) async fn beside(
-        opencode: &Opencode,
-        log: &str,
-        witness: &str,
-        more: &[&str],
-    ) -> Self {
+    pub(crate) async fn beside(opencode: &Opencode, log: &str, witness: &str, more: &[&str]) -> Self {
         let tee = format!("file:{}", opencode.home.stderr_file().display());
         let log = if log == Self::TEE { tee.as_str() } else { log };
-        let mut arguments = vec![
-            "--upstream",
-            opencode.base(),
-            "--log",
-            log,
-            "--witness",
-            witness,
-        ];
+        let mut arguments = vec!["--upstream", opencode.base(), "--log", log, "--witness", witness];
         arguments.extend(more);
         Self::start(&arguments, &opencode.home.env(), &opencode.home.scratch()).await
     }

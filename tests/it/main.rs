@@ -1,1 +1,4 @@
 //! Integration tests; one binary, files named after the promises they try to break.
+
+mod proxy;
+mod upstream;

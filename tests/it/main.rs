@@ -6,4 +6,6 @@
 )]
 
 mod kit;
+mod real_auto;
+mod real_log;
 mod support;

@@ -1,1 +1,121 @@
-//! Not written yet.
+//! The hub: one tail, many followers.
+//!
+//! A [`Follower`] that stands behind the tail reads the journal; one exactly at the tail is woken by the next
+//! [`Hub::publish`] and takes what it needs from the few newest records kept here. Nothing is queued per client: a client
+//! that stops reading keeps a position and a waker, and costs reads of the journal when it returns, never memory.
+
+mod follower;
+mod wakers;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::event::{Cursor, Event, Scope, Seq, fresh_id};
+use crate::journal::{Journal, Record};
+use wakers::Wakers;
+
+pub use follower::{Closed, Follower, Reason, Word};
+
+/// How many of the newest records are kept at hand for followers at the tail. One that is further behind reads the journal.
+const LIVE: usize = 1024;
+
+/// Hands records to followers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Hub(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    journal: Arc<Journal>,
+    tail: Mutex<Tail>,
+    /// Makes the ids of greetings and heartbeats differ.
+    frames: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Tail {
+    /// The newest record. Followers at this position wait.
+    seq: Seq,
+    /// The newest records, neighbours differ by one in `seq`, the last one has `Tail::seq`.
+    live: VecDeque<Arc<Record>>,
+    /// What a client has to know after a gap: open permissions and questions, busy sessions. True as of `seq`.
+    pending: Arc<[Event]>,
+    /// No more records will come, and no new follower is taken.
+    closed: bool,
+    wakers: Wakers,
+}
+
+impl Hub {
+    /// A hub over a journal, at its end.
+    #[must_use]
+    pub fn new(journal: Arc<Journal>) -> Self {
+        let tail = Tail {
+            seq: journal.fill().newest,
+            live: VecDeque::new(),
+            pending: Arc::new([]),
+            closed: false,
+            wakers: Wakers::default(),
+        };
+        Self(Arc::new(Shared { journal, tail: Mutex::new(tail), frames: AtomicU64::new(0) }))
+    }
+
+    /// Shows records that the journal has already to every follower. `pending`, if it changed, is true as of the last one.
+    pub fn publish(&self, records: Vec<Arc<Record>>, pending: Option<Arc<[Event]>>) {
+        let mut tail = self.tail();
+        if let Some(pending) = pending {
+            tail.pending = pending;
+        }
+        let Some(newest) = records.last() else { return };
+        tail.seq = newest.seq;
+        tail.live.extend(records);
+        let surplus = tail.live.len().saturating_sub(LIVE);
+        tail.live.drain(..surplus);
+        let woken = tail.wakers.take();
+        drop(tail);
+        // Outside the lock, because a woken follower takes it at once.
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Ends every stream as an error and refuses new ones. Idempotent.
+    pub fn close(&self) {
+        let mut tail = self.tail();
+        tail.closed = true;
+        let woken = tail.wakers.take();
+        drop(tail);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// A follower from here on, or from the position that a client brought back.
+    ///
+    /// `last_id` is what the client sent, unchecked; `ids` says whether its frames carry `id:` lines.
+    #[must_use]
+    pub fn follow(&self, scope: Scope, last_id: Option<&str>, ids: bool) -> Follower {
+        let mut tail = self.tail();
+        let place = tail.wakers.enter();
+        let newest = Cursor { epoch: self.0.journal.epoch(), seq: tail.seq };
+        let oldest = self.0.journal.fill().oldest;
+        let (word, start) = follower::place(last_id, newest, oldest);
+        let pending = if matches!(word, Word::Gap { .. }) { tail.pending.clone() } else { Arc::new([]) };
+        drop(tail);
+        Follower::new(self.clone(), scope, ids, word, start, &pending, place)
+    }
+
+    /// How many followers there are.
+    #[must_use]
+    pub fn followers(&self) -> usize {
+        self.tail().wakers.len()
+    }
+
+    fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.0.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An id for a greeting or a heartbeat.
+    fn frame_id(&self) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let number = self.0.frames.fetch_add(1, Ordering::Relaxed);
+        fresh_id(u64::try_from(now.as_millis()).unwrap_or_default(), number)
+    }
+}

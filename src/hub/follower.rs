@@ -1,0 +1,375 @@
+//! One client's position in the journal.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{Hub, wakers};
+use crate::event::{Cursor, Event, Scope, Seq, connected, heartbeat, quote};
+use crate::journal::Record;
+
+/// Most bytes of frames handed out at once. Frames that wait are written together up to here; a bigger one goes alone.
+const BATCH: usize = 64 << 10;
+
+/// About how many bytes of records are read from the journal at once.
+const READ: usize = 256 << 10;
+
+/// What the first frame tells the client (DESIGN §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// It asked for nothing older.
+    Fresh,
+    /// It gets everything after its id.
+    Resumed,
+    /// Something cannot be replayed; the stream goes on from now.
+    Gap {
+        /// Why.
+        reason: Reason,
+        /// How many events of the journal it missed, in any scope; `None` when nobody knows.
+        missed: Option<u64>,
+    },
+}
+
+/// Why an id could not be resumed from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The events after it are no longer kept.
+    Expired,
+    /// The relay never gave this id.
+    Unknown,
+    /// It is from another journal: the relay was restarted.
+    Restarted,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Expired => "expired",
+            Self::Unknown => "unknown",
+            Self::Restarted => "restarted",
+        })
+    }
+}
+
+impl Word {
+    /// The `properties` of `server.connected`, as JSON text.
+    #[must_use]
+    pub fn properties(&self) -> String {
+        match self {
+            Self::Fresh => "{}".into(),
+            Self::Resumed => r#"{"resumed":true}"#.into(),
+            Self::Gap { reason, missed } => {
+                let missed = missed.map_or("null".into(), |missed| missed.to_string());
+                format!(r#"{{"gap":{{"reason":{},"missed":{missed}}}}}"#, quote(&reason.to_string()))
+            }
+        }
+    }
+}
+
+/// The hub was closed, or the client fell out of the journal: the stream has to end as an error, so that the client
+/// comes back (FACTS §5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Closed {
+    /// The relay stops.
+    #[error("go on with the stream: the relay is stopping")]
+    Stopping,
+    /// The client read so slowly that what it needs next is no longer kept.
+    #[error("go on with the stream: the client is further behind than the journal reaches")]
+    Expired,
+}
+
+/// Where a client starts, by the id it brought. An id is a wish, never a credential: all it selects is a position.
+pub(super) fn place(last_id: Option<&str>, newest: Cursor, oldest: Seq) -> (Word, Seq) {
+    let gap = |reason, missed| (Word::Gap { reason, missed }, newest.seq);
+    let Some(last_id) = last_id else { return (Word::Fresh, newest.seq) };
+    match last_id.parse::<Cursor>() {
+        Err(_) => gap(Reason::Unknown, None),
+        Ok(cursor) if cursor.epoch != newest.epoch => gap(Reason::Restarted, None),
+        Ok(cursor) if cursor.seq > newest.seq => gap(Reason::Unknown, None),
+        Ok(cursor) if cursor.seq.next() < oldest => gap(Reason::Expired, Some(newest.seq.0 - cursor.seq.0)),
+        Ok(cursor) => (Word::Resumed, cursor.seq),
+    }
+}
+
+/// Follows the journal for one client: catches up, then live.
+#[derive(Debug)]
+pub struct Follower {
+    hub: Hub,
+    scope: Scope,
+    ids: bool,
+    word: Word,
+    /// The last record that was looked at; everything up to here was sent or is not in the scope.
+    cursor: Seq,
+    /// Greeting and pending asks, not sent yet.
+    first: Option<Bytes>,
+    /// Records read from the journal or taken live, not looked at yet. Bounded by `READ` and `LIVE`.
+    ahead: VecDeque<Arc<Record>>,
+    place: wakers::Place,
+}
+
+impl Follower {
+    pub(super) fn new(
+        hub: Hub,
+        scope: Scope,
+        ids: bool,
+        word: Word,
+        cursor: Seq,
+        pending: &[Event],
+        place: wakers::Place,
+    ) -> Self {
+        let mut follower = Self { hub, scope, ids, word, cursor, first: None, ahead: VecDeque::new(), place };
+        follower.first = Some(follower.greeting(pending));
+        follower
+    }
+
+    /// What the first frame says.
+    #[must_use]
+    pub fn word(&self) -> &Word {
+        &self.word
+    }
+
+    /// A frame that shows the client its stream is alive. It may only stand between two results of `poll_frames`.
+    #[must_use]
+    pub fn heartbeat(&self) -> Bytes {
+        heartbeat(self.scope.view, self.position(), &self.hub.frame_id())
+    }
+
+    /// The next whole frames, written together up to 64 KiB, the greeting first.
+    ///
+    /// # Errors
+    ///
+    /// When the stream has to end; it must end as an error then.
+    pub fn poll_frames(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Closed>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Ok(first));
+        }
+        let mut batch = BytesMut::new();
+        loop {
+            while let Some(record) = self.ahead.front() {
+                let frame = record.frame(self.scope.view).filter(|_| self.scope.admits(&record.event));
+                if let Some(frame) = frame {
+                    let bytes = frame.bytes(self.ids);
+                    if !batch.is_empty() && batch.len() + bytes.len() > BATCH {
+                        return Poll::Ready(Ok(batch.freeze()));
+                    }
+                    batch.put_slice(bytes);
+                }
+                self.cursor = record.seq;
+                self.ahead.pop_front();
+            }
+            let more = if batch.is_empty() { self.fetch(Some(context)) } else { self.fetch(None) };
+            match more {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(closed)) if batch.is_empty() => return Poll::Ready(Err(closed)),
+                _ if batch.is_empty() => return Poll::Pending,
+                _ => return Poll::Ready(Ok(batch.freeze())),
+            }
+        }
+    }
+
+    /// Fills `ahead`, from the live records if they reach back far enough, else from the journal. At the tail it leaves
+    /// the waker, under the lock that a publish takes too, so that no record comes between.
+    fn fetch(&mut self, context: Option<&mut Context<'_>>) -> Poll<Result<(), Closed>> {
+        let mut tail = self.hub.tail();
+        if tail.seq == self.cursor {
+            if tail.closed {
+                return Poll::Ready(Err(Closed::Stopping));
+            }
+            if let Some(context) = context {
+                tail.wakers.wait(&self.place, context.waker());
+            }
+            return Poll::Pending;
+        }
+        if tail.live.front().is_some_and(|oldest| oldest.seq <= self.cursor.next()) {
+            let missing = usize::try_from(tail.seq.0 - self.cursor.0).unwrap_or(usize::MAX);
+            let start = tail.live.len().saturating_sub(missing);
+            self.ahead.extend(tail.live.range(start..).cloned());
+            return Poll::Ready(Ok(()));
+        }
+        drop(tail);
+        match self.hub.0.journal.read(self.cursor, READ) {
+            Ok(read) => self.ahead.extend(read.records),
+            Err(_) => return Poll::Ready(Err(Closed::Expired)),
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn position(&self) -> Option<Cursor> {
+        self.ids.then(|| Cursor { epoch: self.hub.0.journal.epoch(), seq: self.cursor })
+    }
+
+    fn greeting(&self, pending: &[Event]) -> Bytes {
+        let view = self.scope.view;
+        let mut bytes = BytesMut::new();
+        bytes.put(connected(view, self.position(), &self.hub.frame_id(), &self.word.properties()));
+        for event in pending.iter().filter(|event| self.scope.admits(event)) {
+            let payload = event.payload();
+            let data = match view {
+                crate::event::View::Global => &event.global,
+                crate::event::View::Api => event.api.as_ref().unwrap_or(&payload),
+                crate::event::View::Instance | crate::event::View::Session => &payload,
+            };
+            // No id: these were not journaled now, and the greeting's id already says where the client stands.
+            bytes.put_slice(b"data: ");
+            bytes.put_slice(data);
+            bytes.put_slice(b"\n\n");
+        }
+        bytes.freeze()
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.hub.tail().wakers.leave(&self.place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::event::{Epoch, Origin, Place, Types, View};
+    use crate::journal::{Journal, Options};
+
+    fn event(directory: &str, kind: &str) -> Event {
+        let place = Place { directory: Some(directory.into()), project: None };
+        Event::made(Origin::State, kind, &place, Some("ses_1"), "evt_1", r#"{"x":1}"#)
+    }
+
+    struct Fixture {
+        journal: Arc<Journal>,
+        hub: Hub,
+    }
+
+    impl Fixture {
+        fn new(bytes: usize) -> Self {
+            let options = Options { bytes, age: Duration::from_secs(60) };
+            let journal = Arc::new(Journal::new(Epoch::new(1), options));
+            Self { hub: Hub::new(journal.clone()), journal }
+        }
+
+        fn publish(&self, directory: &str, count: usize) {
+            let records = self.journal.append((0..count).map(|_| event(directory, "a")).collect(), 0);
+            self.hub.publish(records, None);
+        }
+
+        fn follow(&self, last_id: Option<&str>) -> Follower {
+            let scope =
+                Scope { view: View::Instance, directory: Some("/p".into()), session: None, types: Types::default() };
+            self.hub.follow(scope, last_id, true)
+        }
+    }
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Everything that is ready now, as the numbers of the ids, and what came then.
+    fn drain(follower: &mut Follower, waker: &Waker) -> (Vec<u64>, Poll<Result<Bytes, Closed>>) {
+        let mut seqs = Vec::new();
+        loop {
+            match follower.poll_frames(&mut Context::from_waker(waker)) {
+                Poll::Ready(Ok(bytes)) => {
+                    let text = String::from_utf8(bytes.to_vec()).unwrap();
+                    let ids = text.lines().filter_map(|line| line.strip_prefix("id: "));
+                    seqs.extend(ids.map(|id| id.parse::<Cursor>().unwrap().seq.0));
+                }
+                other => return (seqs, other),
+            }
+        }
+    }
+
+    #[test]
+    fn a_publish_wakes_only_who_waits_and_nothing_is_missed() {
+        let fixture = Fixture::new(1 << 20);
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        let mut follower = fixture.follow(None);
+        assert_eq!(drain(&mut follower, &waker), (vec![0], Poll::Pending));
+        fixture.publish("/p", 3);
+        fixture.publish("/other", 2);
+        fixture.publish("/p", 1);
+        assert_eq!(count.0.load(Ordering::SeqCst), 1);
+        assert_eq!(drain(&mut follower, &waker), (vec![1, 2, 3, 6], Poll::Pending));
+    }
+
+    #[test]
+    fn whoever_is_behind_reads_the_journal_and_ends_live() {
+        let fixture = Fixture::new(64 << 20);
+        let waker = Waker::noop();
+        fixture.publish("/p", 2);
+        let mut follower = fixture.follow(Some("0000000000000001-1"));
+        assert_eq!(follower.word(), &Word::Resumed);
+        fixture.publish("/p", super::super::LIVE * 3);
+        let (seqs, end) = drain(&mut follower, waker);
+        let newest = 2 + super::super::LIVE as u64 * 3;
+        // The greeting repeats the client's own position, then everything after it.
+        assert_eq!(seqs, [1].into_iter().chain(2..=newest).collect::<Vec<_>>());
+        assert_eq!(end, Poll::Pending);
+    }
+
+    #[test]
+    fn ids_that_cannot_be_resumed_say_why() {
+        let fixture = Fixture::new(2000);
+        fixture.publish("/p", 50);
+        let word = |id| *fixture.follow(Some(id)).word();
+        let gap = |reason, missed| Word::Gap { reason, missed };
+        assert_eq!(word("0000000000000001-2"), gap(Reason::Expired, Some(48)));
+        assert_eq!(word("0000000000000002-2"), gap(Reason::Restarted, None));
+        assert_eq!(word("0000000000000001-51"), gap(Reason::Unknown, None));
+        assert_eq!(word("evt_whatever"), gap(Reason::Unknown, None));
+        assert_eq!(word("0000000000000001-50"), Word::Resumed);
+        assert_eq!(gap(Reason::Expired, Some(48)).properties(), r#"{"gap":{"reason":"expired","missed":48}}"#);
+    }
+
+    #[test]
+    fn after_a_gap_come_the_pending_asks_of_the_scope() {
+        let fixture = Fixture::new(1 << 20);
+        let pending = [event("/p", "permission.asked"), event("/other", "question.asked")];
+        fixture.hub.publish(vec![], Some(pending.into()));
+        let mut follower = fixture.follow(Some("0000000000000009-1"));
+        let Poll::Ready(Ok(bytes)) = follower.poll_frames(&mut Context::from_waker(Waker::noop())) else { panic!() };
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        assert_eq!(text.matches("permission.asked").count(), 1);
+        assert_eq!(text.matches("question.asked").count(), 0);
+        assert_eq!(text.matches("id: ").count(), 1);
+    }
+
+    #[test]
+    fn closing_ends_streams_after_the_last_record() {
+        let fixture = Fixture::new(1 << 20);
+        let waker = Waker::noop();
+        let mut follower = fixture.follow(None);
+        fixture.publish("/p", 1);
+        fixture.hub.close();
+        assert_eq!(drain(&mut follower, waker), (vec![0, 1], Poll::Ready(Err(Closed::Stopping))));
+    }
+
+    #[test]
+    fn a_client_that_never_reads_keeps_no_records_and_one_place() {
+        let fixture = Fixture::new(2000);
+        let waker = Waker::noop();
+        let mut slow = fixture.follow(None);
+        assert!(drain(&mut slow, waker).1.is_pending());
+        for _ in 0..100 {
+            assert!(slow.poll_frames(&mut Context::from_waker(waker)).is_pending());
+        }
+        fixture.publish("/p", super::super::LIVE * 2);
+        assert_eq!(slow.ahead.len(), 0);
+        assert_eq!(drain(&mut slow, waker).1, Poll::Ready(Err(Closed::Expired)));
+        assert_eq!(fixture.hub.followers(), 1);
+        drop(slow);
+        assert_eq!(fixture.hub.followers(), 0);
+    }
+}

@@ -4,5 +4,8 @@
 
 mod kit;
 mod proxy;
+mod real_auto;
+mod real_log;
+mod supervise;
 mod support;
 mod upstream;

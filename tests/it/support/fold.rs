@@ -25,6 +25,8 @@ pub(crate) struct Fold {
     questions: BTreeMap<String, Value>,
     todos: BTreeMap<String, Value>,
     pub(crate) diffs: BTreeMap<String, Value>,
+    /// The deltas of each part's text, joined.
+    deltas: BTreeMap<String, String>,
     /// How often each session's turn was said to be over.
     pub(crate) idles: BTreeMap<String, usize>,
     /// How often each type came.
@@ -119,6 +121,12 @@ impl Fold {
     fn append(&mut self, properties: &Value) {
         let [message, part, field] = ["messageID", "partID", "field"].map(|name| key(&properties[name]));
         let delta = key(&properties["delta"]);
+        if field == "text" {
+            self.deltas
+                .entry(part.clone())
+                .or_default()
+                .push_str(&delta);
+        }
         let parts = &mut self.message(&key(&properties["sessionID"]), &message).parts;
         match parts.get_mut(&part) {
             Some(part) => {
@@ -175,6 +183,35 @@ impl Fold {
             }
         }
         differences
+    }
+
+    /// The texts of answers which are not what their deltas were. opencode may cut white space off the end.
+    pub(crate) async fn deltas_unlike(&self, api: &Api) -> Vec<String> {
+        let mut unlike = Vec::new();
+        for session in self.sessions.keys() {
+            let messages = api.get(&format!("/session/{session}/message")).await;
+            let answers = messages
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|message| message["info"]["role"] == "assistant");
+            for part in answers
+                .filter_map(|message| message["parts"].as_array())
+                .flatten()
+                .filter(|part| part["type"] == "text")
+            {
+                let (deltas, text) = (
+                    self.deltas
+                        .get(&key(&part["id"]))
+                        .map_or("", String::as_str),
+                    key(&part["text"]),
+                );
+                if deltas.trim_end() != text.trim_end() {
+                    unlike.push(format!("{}: deltas {deltas:?}, text {text:?}", part["id"]));
+                }
+            }
+        }
+        unlike
     }
 
     fn is_in(&self, session: &str, directory: &str) -> bool {

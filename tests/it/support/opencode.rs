@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use super::http::Api;
 use super::model::{MODEL, ScriptedModel};
-use super::process::{Lines, Process};
+use super::process::{Cost, Lines, Process};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 const START_ATTEMPTS: usize = 3;
@@ -193,6 +194,10 @@ impl Opencode {
         self.process.id()
     }
 
+    pub(crate) fn cost(&self) -> Cost {
+        self.process.cost()
+    }
+
     /// The lines of its stderr so far, the log among them.
     pub(crate) fn stderr(&self) -> &Lines {
         &self.process.stderr
@@ -201,6 +206,19 @@ impl Opencode {
     /// The types of the bus log so far, in order.
     pub(crate) fn published(&self) -> Vec<String> {
         self.process.stderr.from(0).iter().filter_map(|line| published_type(&line.text)).collect()
+    }
+
+    /// Waits until no bus line came for `span`; other lines do not count, reading the state makes some.
+    pub(crate) async fn settle(&self, span: Duration) {
+        let deadline = Instant::now() + START_LIMIT;
+        while self
+            .stderr()
+            .wait(self.stderr().len(), span, |line| published_type(&line.text))
+            .await
+            .is_some()
+        {
+            assert!(Instant::now() < deadline, "opencode publishes without end");
+        }
     }
 
     /// Kills it and starts it again on the same port and data.

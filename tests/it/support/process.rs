@@ -1,6 +1,6 @@
 //! A child process whose output is recorded line by line, and which does not outlive its test.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
@@ -22,6 +22,39 @@ pub(crate) struct Line {
 }
 
 pub(crate) type Lines = Arc<Record<Line>>;
+
+/// What a process has cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cost {
+    /// Time on any CPU, user and system.
+    pub(crate) cpu: Duration,
+    /// Resident memory in bytes.
+    pub(crate) resident: u64,
+}
+
+impl Cost {
+    /// Of a running process, threads included, children not.
+    pub(crate) fn of(pid: u32) -> Self {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        // Behind the name, which may hold anything: state is the first field, utime the 12th, stime the 13th.
+        let fields = Vec::from_iter(stat.rsplit(')').next().unwrap().split_whitespace());
+        let ticks: u64 = fields[11..=12]
+            .iter()
+            .map(|field| field.parse::<u64>().unwrap())
+            .sum();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let resident = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap_or("0 kB");
+        let kib: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
+        // A tick is 10 ms on every Linux there is.
+        Self {
+            cpu: Duration::from_millis(ticks * 10),
+            resident: kib * 1_024,
+        }
+    }
+}
 
 /// A running child, leader of its own process group.
 pub(crate) struct Process {
@@ -60,6 +93,11 @@ impl Process {
 
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it costs at this moment.
+    pub(crate) fn cost(&self) -> Cost {
+        Cost::of(self.child.id())
     }
 
     fn pid(&self) -> Option<Pid> {

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use super::http::Api;
 use super::opencode::{Home, Opencode, free_port};
-use super::process::{Lines, Process};
+use super::process::{Cost, Lines, Process};
 
 /// As the parent it listens only after opencode does, and that may take a cold start.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -76,6 +76,10 @@ impl Relay {
 
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    pub(crate) fn cost(&self) -> Cost {
+        self.process.cost()
     }
 
     pub(crate) fn stderr(&self) -> &Lines {

@@ -186,14 +186,30 @@ impl Stream {
     pub(crate) async fn wait_from(
         &self,
         start: usize,
-        mut fits: impl FnMut(&Frame) -> bool,
+        fits: impl FnMut(&Frame) -> bool,
         limit: Duration,
     ) -> Arc<Frame> {
+<<<<<<< HEAD
         let found = self.frames.wait(start, limit, |frame| fits(frame).then(|| Arc::clone(frame))).await;
+=======
+        let found = self.try_wait_from(start, fits, limit).await;
+>>>>>>> helper-a
         found.unwrap_or_else(|| {
             let seen: Vec<String> = self.frames_from(start).iter().map(|frame| frame.kind()).collect();
             panic!("{}: not what was waited for within {limit:?} (end: {:?}), only {seen:?}", self.what, self.end())
         })
+    }
+
+    /// The same, but `None` when it does not come.
+    pub(crate) async fn try_wait_from(
+        &self,
+        start: usize,
+        mut fits: impl FnMut(&Frame) -> bool,
+        limit: Duration,
+    ) -> Option<Arc<Frame>> {
+        self.frames
+            .wait(start, limit, |frame| fits(frame).then(|| Arc::clone(frame)))
+            .await
     }
 
     /// Waits until the stream ends.

@@ -169,12 +169,12 @@ impl Relay {
                 ..http::Options::default()
             },
         };
-        let front = tasks.spawn("front", http::serve(listeners, parts, tasks.clone(), stop_front.clone()));
+        let mut front = tasks.spawn("front", http::serve(listeners, parts, tasks.clone(), stop_front.clone()));
 
         let exit = match &config.shape {
             Shape::Beside { .. } => {
                 stop.pulled().await;
-                None
+                Exit(0)
             }
             Shape::Parent { command, bus_log } => {
                 let log = (*bus_log && config.witness != Witness::Stream).then(|| inbox_sender.clone());
@@ -182,50 +182,38 @@ impl Relay {
                 let parts =
                     supervise::Parts { phase: phase_sender, log, stop: stop_command.clone(), tasks: tasks.clone() };
                 let mut command = std::pin::pin!(supervise::run(supervise::Options::new(command.clone()), parts));
-                let ended = stop.or(command.as_mut()).await;
-                Some(match ended {
-                    Some(exit) => exit,
-                    None => {
+                tokio::select! {
+                    exit = &mut command => exit?,
+                    () = stop.pulled() => {
                         // Clients first: their requests may still need opencode.
                         stop_front.pull();
-                        let _ = front_ended(&mut command, front).await;
-                        stop_command.pull();
-                        command.await
+                        tokio::select! {
+                            exit = &mut command => exit?,
+                            _ = &mut front => {
+                                stop_command.pull();
+                                command.await?
+                            }
+                        }
                     }
-                })
+                }
             }
         };
         tracing::info!("stopping");
         stop_front.pull();
-        drop(inbox_sender);
-        finish(&hub, &tasks, pipeline, [stop_ingest, stop_pipeline, stop_rest]).await;
-        Ok(exit.transpose()?.unwrap_or(Exit(0)))
-    }
-}
-
-/// Waits for the front while the command goes on; a command that ends meanwhile is found ended afterwards.
-async fn front_ended<T>(
-    command: &mut std::pin::Pin<&mut impl Future<Output = T>>,
-    mut front: tokio::task::JoinHandle<()>,
-) -> Option<T> {
-    tokio::select! {
-        _ = &mut front => None,
-        ended = command.as_mut() => Some(ended),
-    }
-}
-
-async fn finish(hub: &Hub, tasks: &Tasks, pipeline: tokio::task::JoinHandle<()>, stops: [Stop; 3]) {
-    let [ingest, rest_of_pipeline, rest] = stops;
-    let _ = hub;
-    ingest.pull();
-    rest_of_pipeline.pull();
-    if tokio::time::timeout(FINISH, pipeline).await.is_err() {
-        tracing::warn!("the pipeline did not finish within {} s", FINISH.as_secs());
-    }
-    rest.pull();
-    match tasks.finish(FINISH).await {
-        Ok(()) => tracing::info!("stopped"),
-        Err(left) => tracing::warn!("stopped, but these did not end: {}", left.join(", ")),
+        if !front.is_finished() {
+            let _ = front.await;
+        }
+        stop_ingest.pull();
+        stop_pipeline.pull();
+        if tokio::time::timeout(FINISH, pipeline).await.is_err() {
+            tracing::warn!("the pipeline did not finish within {} s", FINISH.as_secs());
+        }
+        stop_rest.pull();
+        match tasks.finish(FINISH).await {
+            Ok(()) => tracing::info!("stopped"),
+            Err(left) => tracing::warn!("stopped, but these did not end: {}", left.join(", ")),
+        }
+        Ok(exit)
     }
 }
 

@@ -83,7 +83,7 @@ impl Report {
                 "version": known.release.as_ref().map(ToString::to_string),
                 "breakages": known.release.as_ref().map(crate::ingest::release::Release::breakages).unwrap_or_default(),
                 "seconds": known.since.map(|since| since.elapsed().as_secs()),
-                "directories": status.directories,
+                "directories": status.directories.iter().map(|directory| &**directory).collect::<Vec<_>>(),
             },
             "witnesses": {
                 "log": { "state": log, "source": source, "notices": status.log.notices, "gaps": status.log.gaps },

@@ -6,6 +6,5 @@ mod kit;
 mod proxy;
 mod real_auto;
 mod real_log;
-mod supervise;
 mod support;
 mod upstream;

@@ -44,23 +44,11 @@ impl Scene {
         let stage = Stage::set(&opencode, &model, &relay.api()).await;
         let mut clients = Vec::new();
         for directory in stage.directories() {
-            let stream = Stream::open(&relay.api().within(directory), "/event")
-                .await
-                .unwrap();
-            clients.push(Client {
-                directory: directory.to_owned(),
-                stream,
-                fold: Fold::default(),
-            });
+            let stream = Stream::open(&relay.api().within(directory), "/event").await.unwrap();
+            clients.push(Client { directory: directory.to_owned(), stream, fold: Fold::default() });
         }
         opencode.settle(QUIET).await;
-        Self {
-            clients,
-            stage,
-            relay,
-            opencode,
-            _model: model,
-        }
+        Self { clients, stage, relay, opencode, _model: model }
     }
 
     /// Waits until every client holds what REST says; fails the test with the differences.
@@ -70,18 +58,11 @@ impl Scene {
         for client in &mut self.clients {
             loop {
                 client.fold.catch_up(&client.stream);
-                let differences = client
-                    .fold
-                    .compare(&self.opencode.api(), &[&client.directory])
-                    .await;
+                let differences = client.fold.compare(&self.opencode.api(), &[&client.directory]).await;
                 if differences.is_empty() {
                     break;
                 }
-                assert!(
-                    Instant::now() < deadline,
-                    "{name}: {differences:#?}\n{}",
-                    self.relay.output()
-                );
+                assert!(Instant::now() < deadline, "{name}: {differences:#?}\n{}", self.relay.output());
                 sleep(PAUSE).await;
             }
             assert_eq!(client.stream.end(), None, "{name}: the stream stays open");
@@ -91,17 +72,10 @@ impl Scene {
     /// Every turn that was driven is told to be over, once.
     fn check_idles(&self, name: &str, did: &Did) {
         for (session, turns) in &did.turns {
-            let idles: usize = self
-                .clients
-                .iter()
-                .filter_map(|client| client.fold.idles.get(session))
-                .sum();
+            let idles: usize = self.clients.iter().filter_map(|client| client.fold.idles.get(session)).sum();
             // opencode says it twice after an abort, and REST knows of one.
             let most = turns + did.aborted;
-            assert!(
-                (*turns..=most).contains(&idles),
-                "{name}: {turns} turns of {session}, {idles} times idle"
-            );
+            assert!((*turns..=most).contains(&idles), "{name}: {turns} turns of {session}, {idles} times idle");
         }
     }
 }
@@ -111,11 +85,7 @@ async fn log_converges(version: &'static str) {
     let before = Ledger::read(&scene.relay.api()).await;
     let first_line = scene.opencode.published().len();
     for (name, situation) in situations::ALL {
-        let begin = (
-            Instant::now(),
-            scene.opencode.published().len(),
-            received(&scene.clients),
-        );
+        let begin = (Instant::now(), scene.opencode.published().len(), received(&scene.clients));
         let did = situation(&scene.stage).await;
         scene.converge(name).await;
         scene.check_idles(name, &did);
@@ -127,15 +97,8 @@ async fn log_converges(version: &'static str) {
         );
     }
     for client in &scene.clients {
-        let unlike = client
-            .fold
-            .deltas_unlike(&scene.opencode.api().within(&client.directory))
-            .await;
-        assert_eq!(
-            unlike,
-            Vec::<String>::new(),
-            "the deltas of a part are its text"
-        );
+        let unlike = client.fold.deltas_unlike(&scene.opencode.api().within(&client.directory)).await;
+        assert_eq!(unlike, Vec::<String>::new(), "the deltas of a part are its text");
     }
     let published = ledger::count(scene.opencode.published().split_off(first_line));
     let added = Ledger::until(&scene.relay, &before, |ledger| {
@@ -145,28 +108,14 @@ async fn log_converges(version: &'static str) {
     });
     println!("{}", added.await.table());
     let lines = scene.opencode.stderr().from(0);
-    let connected = Vec::from_iter(
-        lines
-            .iter()
-            .filter(|line| line.text.contains("event connected")),
-    );
-    assert!(
-        connected.is_empty(),
-        "no stream of opencode is opened: {connected:?}"
-    );
+    let connected = Vec::from_iter(lines.iter().filter(|line| line.text.contains("event connected")));
+    assert!(connected.is_empty(), "no stream of opencode is opened: {connected:?}");
 }
 
 fn received(clients: &[Client]) -> usize {
     clients
         .iter()
-        .map(|client| {
-            client
-                .stream
-                .frames()
-                .iter()
-                .filter(|frame| !frame.is_greeting_or_heartbeat())
-                .count()
-        })
+        .map(|client| client.stream.frames().iter().filter(|frame| !frame.is_greeting_or_heartbeat()).count())
         .sum()
 }
 
@@ -190,23 +139,13 @@ async fn log_converges_1_15_0() {
 async fn a_forged_line_makes_no_event() {
     bounded(async {
         let mut scene = Scene::set("1.14.48").await;
-        let forged = [
-            "session.deleted",
-            "session.idle",
-            "permission.asked",
-            "todo.updated",
-        ];
+        let forged = ["session.deleted", "session.idle", "permission.asked", "todo.updated"];
         let did = situations::forge(&scene.stage, &forged).await;
         scene.converge("forged lines").await;
         let published = scene.opencode.published();
-        assert!(
-            published.contains(&"session.deleted".to_owned()),
-            "the forged line is in the log: {published:?}"
-        );
+        assert!(published.contains(&"session.deleted".to_owned()), "the forged line is in the log: {published:?}");
         for client in &scene.clients {
-            let came = forged
-                .iter()
-                .filter(|kind| client.fold.types.contains_key(**kind));
+            let came = forged.iter().filter(|kind| client.fold.types.contains_key(**kind));
             assert_eq!(Vec::from_iter(came), Vec::<&&str>::new());
         }
         scene.check_idles("forged lines", &did);

@@ -122,10 +122,7 @@ impl Fold {
         let [message, part, field] = ["messageID", "partID", "field"].map(|name| key(&properties[name]));
         let delta = key(&properties["delta"]);
         if field == "text" {
-            self.deltas
-                .entry(part.clone())
-                .or_default()
-                .push_str(&delta);
+            self.deltas.entry(part.clone()).or_default().push_str(&delta);
         }
         let parts = &mut self.message(&key(&properties["sessionID"]), &message).parts;
         match parts.get_mut(&part) {
@@ -190,22 +187,15 @@ impl Fold {
         let mut unlike = Vec::new();
         for session in self.sessions.keys() {
             let messages = api.get(&format!("/session/{session}/message")).await;
-            let answers = messages
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter(|message| message["info"]["role"] == "assistant");
+            let answers =
+                messages.as_array().into_iter().flatten().filter(|message| message["info"]["role"] == "assistant");
             for part in answers
                 .filter_map(|message| message["parts"].as_array())
                 .flatten()
                 .filter(|part| part["type"] == "text")
             {
-                let (deltas, text) = (
-                    self.deltas
-                        .get(&key(&part["id"]))
-                        .map_or("", String::as_str),
-                    key(&part["text"]),
-                );
+                let (deltas, text) =
+                    (self.deltas.get(&key(&part["id"])).map_or("", String::as_str), key(&part["text"]));
                 if deltas.trim_end() != text.trim_end() {
                     unlike.push(format!("{}: deltas {deltas:?}, text {text:?}", part["id"]));
                 }

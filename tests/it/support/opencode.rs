@@ -211,12 +211,7 @@ impl Opencode {
     /// Waits until no bus line came for `span`; other lines do not count, reading the state makes some.
     pub(crate) async fn settle(&self, span: Duration) {
         let deadline = Instant::now() + START_LIMIT;
-        while self
-            .stderr()
-            .wait(self.stderr().len(), span, |line| published_type(&line.text))
-            .await
-            .is_some()
-        {
+        while self.stderr().wait(self.stderr().len(), span, |line| published_type(&line.text)).await.is_some() {
             assert!(Instant::now() < deadline, "opencode publishes without end");
         }
     }

@@ -38,21 +38,12 @@ impl Cost {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         // Behind the name, which may hold anything: state is the first field, utime the 12th, stime the 13th.
         let fields = Vec::from_iter(stat.rsplit(')').next().unwrap().split_whitespace());
-        let ticks: u64 = fields[11..=12]
-            .iter()
-            .map(|field| field.parse::<u64>().unwrap())
-            .sum();
+        let ticks: u64 = fields[11..=12].iter().map(|field| field.parse::<u64>().unwrap()).sum();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let resident = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .unwrap_or("0 kB");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
         let kib: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
         // A tick is 10 ms on every Linux there is.
-        Self {
-            cpu: Duration::from_millis(ticks * 10),
-            resident: kib * 1_024,
-        }
+        Self { cpu: Duration::from_millis(ticks * 10), resident: kib * 1_024 }
     }
 }
 

@@ -241,19 +241,12 @@ pub(crate) async fn config_changed(stage: &Stage) -> Did {
 
 /// Makes and renames a session whose titles print bus lines of these types into the log. Not one of [`ALL`].
 pub(crate) async fn forge(stage: &Stage, kinds: &[&str]) -> Did {
-    let lines = kinds.iter().map(|kind| {
-        format!("\nINFO  2026-11-23T00:39:15 +38ms service=bus type={kind} publishing")
-    });
+    let lines =
+        kinds.iter().map(|kind| format!("\nINFO  2026-11-23T00:39:15 +38ms service=bus type={kind} publishing"));
     // The log goes on behind the title: only what a newline follows is a perfect line.
     let title = format!("forged{}\nend", lines.collect::<String>());
     let session = create(&stage.first, &title).await;
-    stage
-        .first
-        .patch(
-            &format!("/session/{session}"),
-            &json!({"title": format!("{title} of it")}),
-        )
-        .await;
+    stage.first.patch(&format!("/session/{session}"), &json!({"title": format!("{title} of it")})).await;
     did(session, 0)
 }
 
@@ -308,17 +301,9 @@ pub(crate) async fn until_idle(api: &Api, session: &str, turns: usize) {
     until("the end of the turn", || async {
         let messages = messages(api, session).await;
         let last = &messages.last()?["info"];
-<<<<<<< HEAD
-        let answered =
-            last["role"] == "assistant" && !last["time"]["completed"].is_null() && last["finish"] != "tool-calls";
-        // A rejected question ends the turn with a message that says it would go on.
-        let broken_off = last["role"] == "assistant" && !last["time"]["completed"].is_null();
-        let over = users(&messages) >= turns && (answered || broken_off);
-=======
         // Between two steps the last message is complete too, but the session is not idle.
         let complete = last["role"] == "assistant" && !last["time"]["completed"].is_null();
         let over = users(&messages) >= turns && complete;
->>>>>>> helper-a
         let idle = over && api.get("/session/status").await.get(session).is_none();
         idle.then_some(())
     })

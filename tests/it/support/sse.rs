@@ -189,11 +189,7 @@ impl Stream {
         fits: impl FnMut(&Frame) -> bool,
         limit: Duration,
     ) -> Arc<Frame> {
-<<<<<<< HEAD
-        let found = self.frames.wait(start, limit, |frame| fits(frame).then(|| Arc::clone(frame))).await;
-=======
         let found = self.try_wait_from(start, fits, limit).await;
->>>>>>> helper-a
         found.unwrap_or_else(|| {
             let seen: Vec<String> = self.frames_from(start).iter().map(|frame| frame.kind()).collect();
             panic!("{}: not what was waited for within {limit:?} (end: {:?}), only {seen:?}", self.what, self.end())
@@ -207,9 +203,7 @@ impl Stream {
         mut fits: impl FnMut(&Frame) -> bool,
         limit: Duration,
     ) -> Option<Arc<Frame>> {
-        self.frames
-            .wait(start, limit, |frame| fits(frame).then(|| Arc::clone(frame)))
-            .await
+        self.frames.wait(start, limit, |frame| fits(frame).then(|| Arc::clone(frame))).await
     }
 
     /// Waits until the stream ends.

@@ -69,13 +69,25 @@ impl Scene {
         }
     }
 
+    /// What clients were told of a session, for a failure's message.
+    fn told(&self, session: &str) -> Vec<String> {
+        let frames = self.clients.iter().flat_map(|client| client.stream.frames());
+        let lines = frames.filter(|frame| frame.payload().contains(session));
+        lines.map(|frame| frame.payload().chars().take(300).collect()).collect()
+    }
+
     /// Every turn that was driven is told to be over, once.
     fn check_idles(&self, name: &str, did: &Did) {
         for (session, turns) in &did.turns {
             let idles: usize = self.clients.iter().filter_map(|client| client.fold.idles.get(session)).sum();
             // opencode says it twice after an abort, and REST knows of one.
             let most = turns + did.aborted;
-            assert!((*turns..=most).contains(&idles), "{name}: {turns} turns of {session}, {idles} times idle");
+            let told = || self.told(session).join("\n");
+            assert!(
+                (*turns..=most).contains(&idles),
+                "{name}: {turns} turns of {session}, {idles} times idle\n{}",
+                told()
+            );
         }
     }
 }

@@ -154,11 +154,12 @@ impl Front {
     /// Answers one request of the connection `socket`. Logs never show queries: they can hold `auth_token`.
     async fn answer(&self, request: Request<Incoming>, peer: SocketAddr, socket: &Socket) -> Response<AnswerBody> {
         let has_api = self.api_event.load(Ordering::Relaxed);
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let (method, version) = (request.method().clone(), request.version());
+        let path = request.uri().path().to_owned();
         let response = match route(&method, &path, request.headers(), has_api) {
-            Route::Proxy => self.proxy.forward(request, peer).await.map(AnswerBody::Plain),
+            Route::Proxy => self.proxy.forward(request, peer).await.map(AnswerBody::from),
             Route::Stream { view, session } => self.stream(view, session, &request, peer, socket).await,
-            Route::Page(page) => self.page(page, &request, peer).await.map(AnswerBody::Plain),
+            Route::Page(page) => self.page(page, &request, peer).await.map(AnswerBody::from),
             Route::WrongMethod => own(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "MethodNotAllowedError",
@@ -171,7 +172,7 @@ impl Front {
             ),
         };
         tracing::debug!(%method, path, status = response.status().as_u16(), %peer, "answered");
-        response
+        if version == Version::HTTP_10 { response.map(|body| body.reset_on_error(socket.clone())) } else { response }
     }
 
     async fn page(&self, page: Page, request: &Request<Incoming>, peer: SocketAddr) -> Response<ProxyBody> {
@@ -203,7 +204,7 @@ impl Front {
         };
         let grant = match self.admission.admit(wants, uri, headers, peer).await {
             Ok(grant) => grant,
-            Err(refusal) => return (*refusal).map(AnswerBody::Plain),
+            Err(refusal) => return (*refusal).map(AnswerBody::from),
         };
         let wish = match Wish::read(view, session, uri, headers) {
             Ok(wish) => wish,
@@ -213,11 +214,7 @@ impl Front {
                 return refusal;
             }
         };
-        let mut limited = socket.carry_stream(self.stall_timeout);
-        if request.version() == Version::HTTP_10 {
-            limited = limited.and_then(|()| socket.reset_on_close());
-        }
-        if let Err(error) = limited {
+        if let Err(error) = socket.carry_stream(self.stall_timeout) {
             tracing::debug!(%peer, %error, "a stream's socket keeps its usual limits");
         }
         let directory = grant.directory.filter(|_| view == View::Instance);
@@ -226,7 +223,7 @@ impl Front {
 }
 
 fn own(status: StatusCode, name: &str, message: &str) -> Response<AnswerBody> {
-    answer(status, name, message).map(|body| AnswerBody::Plain(body.into()))
+    answer(status, name, message).map(|body| ProxyBody::from(body).into())
 }
 
 #[cfg(test)]

@@ -138,7 +138,7 @@ pub(super) fn open(
     let follower = hub.follow(scope, wish.last_id.as_deref(), wish.ids);
     let word = header(follower.word());
     let stream = EventStream::new(follower, clients.enter(view), stop);
-    let mut response = Response::new(AnswerBody::Stream(Box::new(stream)));
+    let mut response = Response::new(AnswerBody::stream(stream));
     let headers = response.headers_mut();
     *headers = cors;
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

@@ -36,7 +36,7 @@ pub use self::observe::{BODY_LIMIT, DIRECTORIES, Passed, directory};
 
 use self::body::Outgoing;
 use self::headers::Came;
-use self::observe::Observer;
+use self::observe::{Observer, Watch};
 use crate::stop::{Stop, Tasks};
 
 /// How often the kernel asks a silent upstream whether it is still there: a long poll has no other limit.
@@ -241,11 +241,20 @@ impl Proxy {
             parts.headers.remove(name);
         }
         parts.headers.insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));
+        // A directory that is only followed, never asked about otherwise, is in use as well.
+        let watch = self.watch(&parts);
         let Prepared { mut parts, .. } = self.prepare(parts, peer)?;
         parts.headers.remove(CONNECTION);
         parts.headers.remove(UPGRADE);
         let response = self.send(Request::from_parts(parts, Outgoing::empty())).await?;
+        if let Some(watch) = watch {
+            watch.answered(response.status());
+        }
         self.hand_back(response, None)
+    }
+
+    fn watch(&self, parts: &Parts) -> Option<Watch> {
+        self.0.observer.as_ref()?.watch(&parts.method, &parts.uri, &parts.headers)
     }
 
     /// Makes a received head one that can be sent on.

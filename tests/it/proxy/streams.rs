@@ -5,7 +5,7 @@ use std::time::Duration;
 use opencode_relay::event::View;
 
 use super::fixture::{Relay, Settings, message, up};
-use crate::upstream::{Routes, Upstream, Wire, within};
+use crate::upstream::{LIMIT, Routes, Upstream, Wire, within};
 
 /// An opencode that admits everybody and resolves `/link` to `/real`.
 async fn opencode() -> Upstream {
@@ -208,7 +208,10 @@ async fn the_api_stream_beats_at_once_in_a_comment() {
 #[tokio::test]
 async fn stopping_ends_streams_as_errors() {
     let upstream = opencode().await;
-    let mut relay = Relay::over(&upstream).await;
+    let mut settings = Settings::default();
+    // Streams do not use up the grace of requests.
+    settings.http.grace = 2 * LIMIT;
+    let mut relay = Relay::start(up(&upstream), settings).await;
     let (_, mut one) = relay.get("/event", "").await;
     let (_, mut other) = relay.get("/global/event", "").await;
     until(&mut one, "server.connected").await;

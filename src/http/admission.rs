@@ -134,7 +134,7 @@ impl Admission {
         if proxy::directory(uri, &headers).is_none() || wants == Wants::Server {
             *self.default_directory.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory.clone());
         }
-        Ok(Grant { directory: (wants == Wants::Instance).then_some(directory), cors: cors(&head.headers) })
+        Ok(Grant { directory: Some(directory), cors: cors(&head.headers) })
     }
 
     /// opencode cannot be asked. Whoever shows the password the relay holds is let in; without one nobody knows.

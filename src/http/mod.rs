@@ -69,6 +69,8 @@ pub struct Parts {
     pub api_event: Arc<AtomicBool>,
     /// Counts the streams; keep a clone to show it.
     pub clients: Clients,
+    /// Told the directory of every client that is admitted to a stream: an instance runs there.
+    pub admitted: Admitted,
     /// Makes `/_relay/status`.
     pub status: Status,
     /// Decides about `/_relay/ready`.
@@ -77,6 +79,9 @@ pub struct Parts {
     pub options: Options,
 }
 
+/// Takes the directory of a client that was admitted; called on its connection's task, must not block.
+pub type Admitted = Arc<dyn Fn(Arc<str>) + Send + Sync>;
+
 /// Answers requests.
 pub(crate) struct Front {
     hub: Hub,
@@ -84,6 +89,7 @@ pub(crate) struct Front {
     admission: Admission,
     api_event: Arc<AtomicBool>,
     clients: Clients,
+    admitted: Admitted,
     status: Status,
     ready: Ready,
     stall_timeout: Duration,
@@ -144,6 +150,7 @@ impl Front {
             proxy: parts.proxy,
             api_event: parts.api_event,
             clients: parts.clients,
+            admitted: parts.admitted,
             status: parts.status,
             ready: parts.ready,
             stall_timeout: parts.options.stall_timeout,
@@ -216,6 +223,9 @@ impl Front {
         };
         if let Err(error) = socket.carry_stream(self.stall_timeout) {
             tracing::debug!(%peer, %error, "a stream's socket keeps its usual limits");
+        }
+        if let Some(directory) = &grant.directory {
+            (self.admitted)(directory.clone());
         }
         let directory = grant.directory.filter(|_| view == View::Instance);
         sse::open(&self.hub, &self.clients, self.streams.clone(), wish, directory, grant.cors)

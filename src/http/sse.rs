@@ -17,7 +17,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::body::AnswerBody;
 use crate::event::{Scope, Types, View};
-use crate::hub::{Closed, Follower, Hub, Word};
+use crate::hub::{Expired, Follower, Hub, Word};
 use crate::proxy::query;
 use crate::stop::Stop;
 
@@ -168,7 +168,7 @@ pub(super) enum Ended {
     #[error("go on with the stream: the relay is stopping")]
     Stopping,
     #[error(transparent)]
-    Closed(#[from] Closed),
+    Expired(#[from] Expired),
 }
 
 /// The body of an event stream.

@@ -3,7 +3,18 @@
 //! The log is untrusted (FACTS §2): a session title can forge a perfect line. So a line only ever *announces* an event;
 //! its content comes from the stream or the state.
 
+pub mod decode;
+mod follow;
+pub mod line;
+mod source;
+mod tail;
+mod wake;
+
 use std::sync::Arc;
+
+pub use decode::Decoder;
+pub use follow::{Start, follow};
+pub use source::{ParseSourceError, Source};
 
 /// What a log source tells the pipeline.
 #[derive(Debug)]
@@ -41,7 +52,7 @@ pub enum Item {
     Started,
     /// Bytes that could not be read as lines; what they announced is not known.
     Gap {
-        /// For people and for the counter's label: `line-too-long`, `truncated`, `lost-file`.
+        /// For people and for the counter's label: `line-too-long`, `truncated`, `queue-full`.
         reason: &'static str,
     },
 }

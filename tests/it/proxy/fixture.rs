@@ -71,6 +71,7 @@ impl Relay {
             proxy,
             api_event: Arc::new(AtomicBool::new(settings.api)),
             clients: clients.clone(),
+            admitted: Arc::new(|_| ()),
             status: Arc::new(|| serde_json::json!({ "clients": 1 })),
             ready: Arc::new(move || settings.ready.clone()),
             options: settings.http,

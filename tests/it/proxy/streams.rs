@@ -223,16 +223,6 @@ async fn stopping_ends_streams_as_errors() {
 }
 
 #[tokio::test]
-async fn closing_the_hub_ends_streams_as_errors() {
-    let upstream = opencode().await;
-    let relay = Relay::over(&upstream).await;
-    let (_, mut wire) = relay.get("/event", "").await;
-    until(&mut wire, "server.connected").await;
-    relay.hub.close();
-    assert!(wire.chunk().await.is_err());
-}
-
-#[tokio::test]
 async fn a_stream_to_http_1_0_ends_by_a_reset() {
     let upstream = opencode().await;
     let relay = Relay::over(&upstream).await;
@@ -242,7 +232,7 @@ async fn a_stream_to_http_1_0_ends_by_a_reset() {
     assert_eq!(head.get("transfer-encoding"), None);
     let greeting = wire.exactly(20).await;
     assert!(greeting.starts_with(b"retry: "));
-    relay.hub.close();
+    relay.stop.pull();
     assert!(wire.is_reset().await);
 }
 

@@ -1,0 +1,200 @@
+//! The flags of `run`. They are texts here; `config` checks them together with the environment and the file.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::config::{self, Config, Input, Mistakes};
+
+const EXAMPLES: &str = "\
+EXAMPLES
+  Start opencode and serve its streams on 127.0.0.1:4097:
+      opencode-relay run -- opencode serve --port 0
+
+  In front of an opencode that runs already, with its log folder as a second witness:
+      opencode-relay run --upstream http://127.0.0.1:4096 --log dir:$HOME/.local/share/opencode/log
+
+  For other machines too, with a password that opencode knows as well:
+      OPENCODE_SERVER_PASSWORD=… opencode-relay run --listen 0.0.0.0:4097 -- opencode serve
+
+  Then, with any client:
+      curl -N http://127.0.0.1:4097/event
+
+SETTINGS
+  A flag wins over its variable, that over the file (--config), that over the default. A variable that begins with
+  OPENCODE_RELAY_ and a key in the file that are not settings are refused. Durations are written 250ms, 10s, 2m or 1h30m;
+  sizes 512KiB, 64MiB or 2GiB.
+
+  opencode's password is taken from OPENCODE_SERVER_PASSWORD, its user from OPENCODE_SERVER_USERNAME.";
+
+/// What can be written behind `run`.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(
+    after_help = "`--help` shows examples and where settings come from.",
+    after_long_help = EXAMPLES,
+    override_usage = "opencode-relay run [OPTIONS] -- opencode serve [ARGUMENTS]\n       opencode-relay run [OPTIONS] --upstream http://HOST:PORT [--log SOURCE]"
+)]
+pub struct Flags {
+    /// Where clients connect; can be given several times [env: OPENCODE_RELAY_LISTEN, with commas] [default: 127.0.0.1:4097]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Where")]
+    pub listen: Vec<String>,
+
+    /// The opencode to stand beside, http://HOST:PORT; instead of a command [env: OPENCODE_RELAY_UPSTREAM]
+    #[arg(long, value_name = "URL", help_heading = "Where")]
+    pub upstream: Option<String>,
+
+    /// Where the bus log of that opencode is read: file:PATH, dir:PATH (opencode's log folder), stdin or none; a command's log
+    /// comes from its standard error [env: OPENCODE_RELAY_LOG] [default: none]
+    #[arg(long, value_name = "SOURCE", help_heading = "Witnesses")]
+    pub log: Option<String>,
+
+    /// What is trusted: auto (all that is there), log (opencode's streams are never opened; rebuilt from log and state), or
+    /// stream (no log is read) [env: OPENCODE_RELAY_WITNESS] [default: auto]
+    #[arg(long, value_name = "auto|log|stream", help_heading = "Witnesses")]
+    pub witness: Option<String>,
+
+    /// How long a log line may stay without its event before the state is read [env: OPENCODE_RELAY_GRACE] [default: 2s]
+    #[arg(long, value_name = "DURATION", help_heading = "Witnesses")]
+    pub grace: Option<String>,
+
+    /// Send events whose content nobody can supply with empty properties [env: OPENCODE_RELAY_EMIT_BARE] [default: false]
+    #[arg(
+        long,
+        value_name = "true|false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Witnesses"
+    )]
+    pub emit_bare: Option<String>,
+
+    /// Where events are kept for clients that come back: memory [env: OPENCODE_RELAY_JOURNAL] [default: memory]
+    #[arg(long, value_name = "memory", help_heading = "Clients")]
+    pub journal: Option<String>,
+
+    /// How many bytes of events are kept [env: OPENCODE_RELAY_JOURNAL_BYTES] [default: 64MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Clients")]
+    pub journal_bytes: Option<String>,
+
+    /// How long events are kept [env: OPENCODE_RELAY_JOURNAL_AGE] [default: 1h]
+    #[arg(long, value_name = "DURATION", help_heading = "Clients")]
+    pub journal_age: Option<String>,
+
+    /// How long a client may take nothing before its stream is ended [env: OPENCODE_RELAY_STALL_TIMEOUT] [default: 30s]
+    #[arg(long, value_name = "DURATION", help_heading = "Clients")]
+    pub stall_timeout: Option<String>,
+
+    /// How long requests wait for opencode's first start [env: OPENCODE_RELAY_START_TIMEOUT] [default: 30s]
+    #[arg(long, value_name = "DURATION", help_heading = "Clients")]
+    pub start_timeout: Option<String>,
+
+    /// A file whose first line is opencode's password; instead of OPENCODE_SERVER_PASSWORD [env: OPENCODE_RELAY_PASSWORD_FILE]
+    #[arg(long, value_name = "FILE", help_heading = "Password")]
+    pub password_file: Option<String>,
+
+    /// The user of that password; instead of OPENCODE_SERVER_USERNAME [env: OPENCODE_RELAY_USERNAME] [default: opencode]
+    #[arg(long, value_name = "NAME", help_heading = "Password")]
+    pub username: Option<String>,
+
+    /// How the relay writes its own log [env: OPENCODE_RELAY_LOG_FORMAT] [default: text]
+    #[arg(long, value_name = "text|json", help_heading = "Log and settings")]
+    pub log_format: Option<String>,
+
+    /// What the relay logs: error, warn, info, debug, trace, or by module as info,opencode_relay::proxy=debug
+    /// [env: OPENCODE_RELAY_LOG_LEVEL] [default: info]
+    #[arg(long, value_name = "LEVEL", help_heading = "Log and settings")]
+    pub log_level: Option<String>,
+
+    /// A TOML file with settings [env: OPENCODE_RELAY_CONFIG]
+    #[arg(long, value_name = "FILE", help_heading = "Log and settings")]
+    pub config: Option<PathBuf>,
+
+    /// The command that starts opencode, with `serve`; --print-logs is added where it is missing
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+impl Flags {
+    /// Checks the flags together with the environment and the settings file.
+    ///
+    /// # Errors
+    ///
+    /// All mistakes that were made; the exit code for them is 2.
+    pub fn load(self, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Config, Mistakes> {
+        config::load(&self.into_input(environment))
+    }
+
+    fn into_input(self, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Input {
+        let single = [
+            ("upstream", self.upstream),
+            ("log", self.log),
+            ("witness", self.witness),
+            ("grace", self.grace),
+            ("emit_bare", self.emit_bare),
+            ("journal", self.journal),
+            ("journal_bytes", self.journal_bytes),
+            ("journal_age", self.journal_age),
+            ("stall_timeout", self.stall_timeout),
+            ("start_timeout", self.start_timeout),
+            ("password_file", self.password_file),
+            ("username", self.username),
+            ("log_format", self.log_format),
+            ("log_level", self.log_level),
+        ];
+        let single = single.into_iter().filter_map(|(key, value)| Some((key, vec![value?])));
+        Input {
+            flags: single.chain([("listen", self.listen)]).collect(),
+            file: self.config,
+            command: self.command,
+            environment: environment.into_iter().collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::{Cli, Command};
+    use super::*;
+    use crate::config::Shape;
+
+    fn flags(line: &str) -> Flags {
+        let words = ["opencode-relay", "run"].into_iter().chain(line.split_whitespace());
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Run(flags) => *flags,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_become_settings() {
+        let config = flags("--listen 127.0.0.1:1 --listen [::1]:2 --emit-bare --grace 5s -- opencode serve --port 0")
+            .load([])
+            .unwrap();
+        assert_eq!(config.listen.len(), 2);
+        assert!(config.emit_bare);
+        assert_eq!(config.grace.as_secs(), 5);
+        let command = ["opencode", "serve", "--port", "0"].map(str::to_owned).to_vec();
+        assert_eq!(config.shape, Shape::Parent { command, bus_log: true });
+    }
+
+    #[test]
+    fn every_flag_reaches_its_setting() {
+        let line = "--upstream bad --log bad --witness bad --grace bad --emit-bare=bad --journal bad --journal-bytes bad \
+            --journal-age bad --stall-timeout bad --start-timeout bad --password-file /nowhere --username a:b \
+            --log-format bad --log-level a=b=c --listen bad";
+        let mistakes = flags(line).load([]).unwrap_err();
+        assert_eq!(mistakes.0.len(), 15, "{mistakes}");
+    }
+
+    #[test]
+    fn the_help_names_every_variable() {
+        let mut command = <Cli as clap::CommandFactory>::command();
+        let run = command.find_subcommand_mut("run").unwrap();
+        let help = run.render_long_help().to_string();
+        for argument in run.get_arguments().filter_map(|argument| argument.get_long()).filter(|long| *long != "help") {
+            let variable = format!("env: OPENCODE_RELAY_{}", argument.to_uppercase().replace('-', "_"));
+            assert!(help.contains(&variable) || argument == "version", "{variable} is not in the help");
+        }
+    }
+}

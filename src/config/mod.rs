@@ -1,0 +1,134 @@
+//! The settings: from what a person wrote to values that can be used as they are.
+//!
+//! A setting comes from a flag, else from the environment (`OPENCODE_RELAY_…`), else from the TOML file, else it has a
+//! default. [`load`] checks all of them and reports all mistakes together, each with the key, where it was written, and what
+//! to write instead. It reads no flags and no environment by itself: `main` hands them in.
+
+mod keys;
+mod layers;
+mod mistake;
+mod resolve;
+mod secret;
+mod value;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use mistake::{Mistake, Mistakes, Origin};
+pub use secret::{Credentials, Secret};
+
+pub use crate::telemetry::Format as LogFormat;
+
+use crate::ingest::log::Source;
+
+/// What was written, before anything is checked.
+#[derive(Clone, Debug, Default)]
+pub struct Input {
+    /// The flags that were given: the key as in the file (`journal_bytes`), and each value.
+    pub flags: Vec<(&'static str, Vec<String>)>,
+    /// The file that `--config` names.
+    pub file: Option<PathBuf>,
+    /// What stands behind `--`.
+    pub command: Vec<String>,
+    /// The environment of the process.
+    pub environment: Vec<(OsString, OsString)>,
+}
+
+/// Settings that fit together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: Vec<SocketAddr>,
+    /// How the relay stands to opencode.
+    pub shape: Shape,
+    /// Where the bus log is read beside a running opencode. [`Source::None`] for the parent shape, which reads the command's
+    /// standard error (see [`Shape::Parent`]).
+    pub log: Source,
+    /// Which witnesses are used.
+    pub witness: Witness,
+    /// How many bytes of events the journal keeps.
+    pub journal_bytes: u64,
+    /// How long the journal keeps an event.
+    pub journal_age: Duration,
+    /// How long a client may take nothing of its stream before the stream is ended.
+    pub stall_timeout: Duration,
+    /// How long requests wait for the first start of opencode.
+    pub start_timeout: Duration,
+    /// How long a line of the bus log may stay without its event before the state is read.
+    pub grace: Duration,
+    /// Whether events without known content are sent with empty properties.
+    pub emit_bare: bool,
+    /// The relay's own credentials at opencode.
+    pub credentials: Option<Credentials>,
+    /// How the relay writes its own log.
+    pub log_format: LogFormat,
+    /// What the relay writes to its own log: a level, or a filter as `info,opencode_relay::proxy=debug`.
+    pub log_level: String,
+    /// What is allowed but probably not meant; for the log at start.
+    pub warnings: Vec<String>,
+}
+
+/// How the relay stands to opencode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// The relay starts opencode.
+    Parent {
+        /// The program and its arguments.
+        command: Vec<String>,
+        /// Whether the bus log is read from the command's standard error.
+        bus_log: bool,
+    },
+    /// opencode runs already.
+    Beside {
+        /// Its address.
+        upstream: Upstream,
+    },
+}
+
+/// The address of an opencode. Written `http://HOST:PORT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// The host's name or address; an IPv6 address is in brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}:{}", self.host, self.port)
+    }
+}
+
+/// Which witnesses are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Witness {
+    /// All that are there.
+    #[default]
+    Auto,
+    /// The bus log and the state; the upstream's streams are never opened.
+    Log,
+    /// The upstream's stream and the state; no log is read.
+    Stream,
+}
+
+/// Checks what was written.
+///
+/// # Errors
+///
+/// All mistakes that were made.
+pub fn load(input: &Input) -> Result<Config, Mistakes> {
+    let mut mistakes = Mistakes::default();
+    let layers = layers::collect(input, &mut mistakes);
+    let config = resolve::resolve(&layers, input, &mut mistakes);
+    match config {
+        Some(config) if mistakes.is_empty() => Ok(config),
+        _ => Err(mistakes),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,257 @@
+//! From chunks of bytes to lines, and from lines to [`Item`]s. Pure: no async, no I/O, no clock.
+//!
+//! Where the bytes are cut into chunks makes no difference to what comes out.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::Item;
+use super::line::{Meaning, parse};
+
+/// The longest line that is kept, in bytes without the newline. A longer one is skipped up to its end.
+///
+/// Real lines stay under 10 KiB; a `stderr=` value of a tool can be longer.
+pub const LONGEST_LINE: usize = 1024 * 1024;
+
+/// How many different words a [`Decoder`] remembers, so that a busy log does not allocate for each line.
+const REMEMBERED_WORDS: usize = 256;
+
+/// One line, or what could be kept of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// A line without its newline.
+    Line(&'a [u8]),
+    /// The first [`LONGEST_LINE`] bytes of a line that is longer; the rest is skipped.
+    TooLong(&'a [u8]),
+}
+
+/// Cuts chunks of bytes into lines.
+#[derive(Debug, Default)]
+pub struct Lines {
+    /// The beginning of a line whose newline has not come; at most [`LONGEST_LINE`] bytes.
+    held: Vec<u8>,
+    /// Whether the rest of an over-long line is being skipped. `held` is empty then.
+    skipping: bool,
+}
+
+impl Lines {
+    /// Takes the next bytes and gives each line that they complete.
+    pub fn push(&mut self, mut chunk: &[u8], mut each: impl FnMut(Piece<'_>)) {
+        while let Some(end) = memchr::memchr(b'\n', chunk) {
+            let (line, rest) = (&chunk[..end], &chunk[end + 1..]);
+            chunk = rest;
+            if std::mem::take(&mut self.skipping) {
+                continue;
+            }
+            if self.held.is_empty() {
+                each(piece(line));
+            } else {
+                // One byte more than fits is enough to know that the line is too long.
+                self.hold(line);
+                each(piece(&self.held));
+                self.forget();
+            }
+        }
+        if self.skipping {
+            return;
+        }
+        self.hold(chunk);
+        if self.held.len() > LONGEST_LINE {
+            each(piece(&self.held));
+            self.forget();
+            self.skipping = true;
+        }
+    }
+
+    /// The source ended: gives the last line, which had no newline.
+    pub fn finish(&mut self, mut each: impl FnMut(Piece<'_>)) {
+        if !std::mem::take(&mut self.skipping) && !self.held.is_empty() {
+            each(piece(&self.held));
+        }
+        self.forget();
+    }
+
+    /// Whether a line has begun and not ended.
+    #[must_use]
+    pub fn is_inside_line(&self) -> bool {
+        self.skipping || !self.held.is_empty()
+    }
+
+    fn hold(&mut self, bytes: &[u8]) {
+        let room = LONGEST_LINE + 1 - self.held.len();
+        self.held.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    /// Empties `held`, and gives its memory back after a line far beyond the usual.
+    fn forget(&mut self) {
+        const USUAL: usize = 64 * 1024;
+        self.held.clear();
+        self.held.shrink_to(USUAL);
+    }
+}
+
+fn piece(line: &[u8]) -> Piece<'_> {
+    match line.get(..LONGEST_LINE) {
+        Some(kept) if kept.len() < line.len() => Piece::TooLong(kept),
+        _ => Piece::Line(line),
+    }
+}
+
+/// Turns lines into [`Item`]s, sharing the words among them.
+#[derive(Debug, Default)]
+pub struct Words(HashSet<Arc<str>>);
+
+impl Words {
+    /// What a line says.
+    pub fn item(&mut self, piece: Piece<'_>) -> Option<Item> {
+        let line = match piece {
+            Piece::Line(line) => line,
+            Piece::TooLong(_) => return Some(Item::Gap { reason: "line-too-long" }),
+        };
+        Some(match parse(line)? {
+            Meaning::Notice { kind } => Item::Notice { kind: self.shared(kind) },
+            Meaning::Hint { session } => Item::Hint { session: self.shared(session) },
+            Meaning::Started => Item::Started,
+        })
+    }
+
+    fn shared(&mut self, word: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(word) {
+            return known.clone();
+        }
+        if self.0.len() >= REMEMBERED_WORDS {
+            self.0.clear();
+        }
+        let word: Arc<str> = word.into();
+        self.0.insert(word.clone());
+        word
+    }
+}
+
+/// From chunks of bytes to [`Item`]s.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    lines: Lines,
+    words: Words,
+}
+
+impl Decoder {
+    /// A decoder that stands at the beginning of a line.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the next bytes and adds what they say to `items`.
+    pub fn push(&mut self, chunk: &[u8], items: &mut Vec<Item>) {
+        let words = &mut self.words;
+        self.lines.push(chunk, |piece| items.extend(words.item(piece)));
+    }
+
+    /// The source ended: adds what its last line says, should it have no newline. Ready for another source after this.
+    pub fn finish(&mut self, items: &mut Vec<Item>) {
+        let words = &mut self.words;
+        self.lines.finish(|piece| items.extend(words.item(piece)));
+    }
+
+    /// Forgets a line that has begun and will not end. Says whether there was one.
+    pub fn forget_partial(&mut self) -> bool {
+        let was = self.lines.is_inside_line();
+        self.lines = Lines::default();
+        was
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LOG: &str = "INFO  2026-11-23T00:39:14 +105ms service=default version=1.14.48 args=[] opencode\n\
+        INFO  2026-11-23T00:39:14 +5ms service=bus type=session.created publishing\n\
+        a \u{fe}\u{1F980} banner\n\nINFO  2026-11-23T00:39:14 +5ms service=session.prompt session.id=ses_1 loop\n\
+        INFO  2026-11-23T00:39:15 +5ms service=bus type=session.idle publishing";
+
+    fn decode<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Item> {
+        let mut decoder = Decoder::new();
+        let mut items = Vec::new();
+        for chunk in chunks {
+            decoder.push(chunk, &mut items);
+        }
+        decoder.finish(&mut items);
+        items
+    }
+
+    fn notice(kind: &str) -> Item {
+        Item::Notice { kind: kind.into() }
+    }
+
+    fn expected() -> Vec<Item> {
+        let hint = Item::Hint { session: "ses_1".into() };
+        vec![Item::Started, notice("session.created"), hint, notice("session.idle")]
+    }
+
+    #[test]
+    fn every_split_gives_the_same() {
+        let bytes = LOG.as_bytes();
+        assert_eq!(decode([bytes]), expected());
+        for first in 0..=bytes.len() {
+            assert_eq!(decode([&bytes[..first], &bytes[first..]]), expected(), "cut at {first}");
+        }
+        for size in 1..40 {
+            assert_eq!(decode(bytes.chunks(size)), expected(), "chunks of {size}");
+        }
+    }
+
+    #[test]
+    fn two_cuts_anywhere_give_the_same() {
+        let bytes = &LOG.as_bytes()[80..];
+        let expected = decode([bytes]);
+        for first in 0..=bytes.len() {
+            for second in first..=bytes.len() {
+                assert_eq!(decode([&bytes[..first], &bytes[first..second], &bytes[second..]]), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_beyond_the_limit_is_one_gap() {
+        let good = "INFO  2026-11-23T00:39:14 +5ms service=bus type=session.idle publishing\n";
+        for (length, expected) in [
+            (LONGEST_LINE - 1, vec![notice("session.idle")]),
+            (LONGEST_LINE, vec![notice("session.idle")]),
+            (LONGEST_LINE + 1, vec![Item::Gap { reason: "line-too-long" }, notice("session.idle")]),
+            (3 * LONGEST_LINE, vec![Item::Gap { reason: "line-too-long" }, notice("session.idle")]),
+        ] {
+            let mut bytes = vec![b'x'; length];
+            bytes.push(b'\n');
+            bytes.extend_from_slice(good.as_bytes());
+            for size in [1000, 65_536, LONGEST_LINE, LONGEST_LINE + 1, 4 * LONGEST_LINE] {
+                assert_eq!(decode(bytes.chunks(size)), expected, "{length} bytes in chunks of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_over_long_line_at_the_end_is_one_gap() {
+        let bytes = vec![b'x'; 2 * LONGEST_LINE];
+        assert_eq!(decode(bytes.chunks(100_000)), [Item::Gap { reason: "line-too-long" }]);
+    }
+
+    #[test]
+    fn words_stay_bounded() {
+        let mut words = Words::default();
+        for number in 0..10 * REMEMBERED_WORDS {
+            words.shared(&number.to_string());
+            assert!(words.0.len() <= REMEMBERED_WORDS);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_in_any_chunks_give_the_same(bytes in proptest::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..300), size in 1_usize..50) {
+            prop_assert_eq!(decode(bytes.chunks(size)), decode([&bytes[..]]));
+        }
+    }
+}

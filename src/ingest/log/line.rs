@@ -1,0 +1,268 @@
+//! What one line of opencode's log means. Pure: no async, no I/O, no clock.
+//!
+//! A line is read from its first byte and a bus line has to match to its last one, so a torn line, a line with something
+//! before its level, or a value that merely contains the words says nothing. A *whole* forged line cannot be told from a
+//! real one (FACTS §2); that is why nothing here carries content.
+
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+
+/// The longest event type and session id that are believed, in bytes. Real ones stay under 40.
+const LONGEST_WORD: usize = 64;
+
+/// The levels, padded to a column as opencode writes them.
+const LEVELS: [&[u8]; 4] = [b"INFO  ", b"WARN  ", b"ERROR ", b"DEBUG "];
+
+/// The services whose lines name the session they work on.
+const BUSY_SERVICES: [&[u8]; 3] = [b"session.prompt ", b"session.processor ", b"llm "];
+
+/// `2026-11-23T00:39:15`, as opencode writes it: UTC, without a zone.
+const TIME: &[u8] = b"0000-00-00T00:00:00";
+
+/// What a line means, borrowed from the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning<'a> {
+    /// An event of this type is being published.
+    Notice {
+        /// The event's type.
+        kind: &'a str,
+    },
+    /// This session is being worked on.
+    Hint {
+        /// The session's id.
+        session: &'a str,
+    },
+    /// An opencode process begins.
+    Started,
+}
+
+/// When a line was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Whole seconds since 1970.
+    pub seconds: i64,
+    /// Milliseconds since the process's previous line; negative when the machine's clock was set back.
+    pub since_previous: i64,
+}
+
+/// Reads a line, without its newline. `None`: the line says nothing about events.
+#[must_use]
+pub fn parse(line: &[u8]) -> Option<Meaning<'_>> {
+    let (_, body) = split_head(line)?;
+    let body = body.strip_prefix(b"service=")?;
+    if let Some(rest) = body.strip_prefix(b"bus type=") {
+        let kind = rest.strip_suffix(b" publishing")?;
+        return Some(Meaning::Notice { kind: word(kind, is_kind_byte)? });
+    }
+    if let Some(rest) = body.strip_prefix(b"session id=") {
+        return rest.ends_with(b" created").then(|| session(rest)).flatten();
+    }
+    if body.starts_with(b"default version=") {
+        return body.ends_with(b" opencode").then_some(Meaning::Started);
+    }
+    for service in BUSY_SERVICES {
+        if let Some(rest) = body.strip_prefix(service) {
+            return session_field(rest);
+        }
+    }
+    None
+}
+
+/// Whether a line is one of the bus, also one that announces nothing (`subscribing`).
+#[must_use]
+pub fn is_bus(line: &[u8]) -> bool {
+    split_head(line).is_some_and(|(_, body)| body.starts_with(b"service=bus "))
+}
+
+/// When the line was written; `None` when it does not begin as a log line does.
+#[must_use]
+pub fn stamp(line: &[u8]) -> Option<Stamp> {
+    let (head, _) = split_head(line)?;
+    let number = |range: std::ops::Range<usize>| {
+        head.time[range].iter().fold(0_i16, |value, digit| value * 10 + i16::from(digit - b'0'))
+    };
+    let small = |range| i8::try_from(number(range)).ok();
+    let time =
+        DateTime::new(number(0..4), small(5..7)?, small(8..10)?, small(11..13)?, small(14..16)?, small(17..19)?, 0)
+            .ok()?;
+    let zoned = time.to_zoned(TimeZone::UTC).ok()?;
+    Some(Stamp { seconds: Timestamp::from(zoned).as_second(), since_previous: head.since_previous })
+        .filter(|stamp| stamp.seconds >= 0)
+}
+
+/// The part all log lines begin with.
+struct Head<'a> {
+    /// 19 bytes in the shape of [`TIME`].
+    time: &'a [u8],
+    since_previous: i64,
+}
+
+/// Splits `LEVEL  TIME +Nms ` from what follows.
+fn split_head(line: &[u8]) -> Option<(Head<'_>, &[u8])> {
+    let rest = LEVELS.iter().find_map(|level| line.strip_prefix(*level))?;
+    let (time, rest) = rest.split_at_checked(TIME.len())?;
+    let shaped =
+        time.iter().zip(TIME).all(|(have, want)| if *want == b'0' { have.is_ascii_digit() } else { have == want });
+    if !shaped {
+        return None;
+    }
+    let rest = rest.strip_prefix(b" +")?;
+    let (sign, rest) = match rest.strip_prefix(b"-") {
+        Some(rest) => (-1, rest),
+        None => (1, rest),
+    };
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    // 15 digits of milliseconds are 31,000 years, and cannot overflow.
+    if digits == 0 || digits > 15 {
+        return None;
+    }
+    let (number, rest) = rest.split_at(digits);
+    let number = number.iter().fold(0_i64, |value, digit| value * 10 + i64::from(digit - b'0'));
+    Some((Head { time, since_previous: sign * number }, rest.strip_prefix(b"ms ")?))
+}
+
+/// The first ` session.id=…` field. The first, because what follows may be text that a user chose.
+fn session_field(fields: &[u8]) -> Option<Meaning<'_>> {
+    const FIELD: &[u8] = b"session.id=";
+    let at = if fields.starts_with(FIELD) { 0 } else { memchr::memmem::find(fields, b" session.id=")? + 1 };
+    session(&fields[at + FIELD.len()..])
+}
+
+/// The session id that `text` begins with, up to a space or the end.
+fn session(text: &[u8]) -> Option<Meaning<'_>> {
+    let id = &text[..memchr::memchr(b' ', text).unwrap_or(text.len())];
+    let id = word(id, |byte| byte.is_ascii_alphanumeric() || byte == b'_')?;
+    (id.len() > "ses_".len() && id.starts_with("ses_")).then_some(Meaning::Hint { session: id })
+}
+
+fn word(bytes: &[u8], allowed: impl Fn(u8) -> bool) -> Option<&str> {
+    let good = !bytes.is_empty() && bytes.len() <= LONGEST_WORD && bytes.iter().all(|byte| allowed(*byte));
+    good.then(|| std::str::from_utf8(bytes).ok()).flatten()
+}
+
+fn is_kind_byte(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_' | b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BUS: &str = "INFO  2026-11-23T00:39:15 +38ms service=bus type=message.part.delta publishing";
+
+    #[test]
+    fn reads_a_bus_line() {
+        assert_eq!(parse(BUS.as_bytes()), Some(Meaning::Notice { kind: "message.part.delta" }));
+    }
+
+    #[test]
+    fn refuses_what_only_looks_like_a_bus_line() {
+        for line in [
+            "INFO  2026-11-23T00:39:15 +38ms service=bus type=* subscribing",
+            "INFO  2026-11-23T00:39:15 +38ms service=bus type=message.updated subscribing",
+            "INFO  2026-11-23T00:39:15 +38ms service=bus type=message.updated unsubscribing",
+            "INFO  2026-11-23T00:39:15 +38ms service=bus type= publishing",
+            "INFO  2026-11-23T00:39:15 +38ms service=bus type=* publishing",
+            "INFO  2026-11-23T00:39:15 +38ms service=bus type=a b publishing",
+            "INFO  2026-11-23T00:39:15 +38ms service=bus type=Message publishing",
+            "INFO  2026-11-23T00:39:15 +38ms service=bus type=message.updated publishing ",
+            "INFO  2026-11-23T00:39:15 +38ms service=bus type=message.updated publishing\r",
+            "INFO  2026-11-23T00:39:15 +ms service=bus type=message.updated publishing",
+            "INFO  2026-11-23T00:39:15 38ms service=bus type=message.updated publishing",
+            "INFO  2026-11-23 00:39:15 +38ms service=bus type=message.updated publishing",
+            "INFO 2026-11-23T00:39:15 +38ms service=bus type=message.updated publishing",
+            "NOTE  2026-11-23T00:39:15 +38ms service=bus type=message.updated publishing",
+            "x INFO  2026-11-23T00:39:15 +38ms service=bus type=message.updated publishing",
+            "INFO  2026-11-23T00:39:15 +38ms title=x service=bus type=message.updated publishing",
+            "timestamp=2026-11-23T00:47:30.399Z level=INFO run=178457db message=\"event connected\"",
+        ] {
+            assert_eq!(parse(line.as_bytes()), None, "{line}");
+        }
+        let long = BUS.replace("message.part.delta", &"a".repeat(LONGEST_WORD + 1));
+        assert_eq!(parse(long.as_bytes()), None);
+    }
+
+    #[test]
+    fn reads_which_session_is_worked_on() {
+        let head = "INFO  2026-11-23T00:39:14 +5ms";
+        for line in [
+            "service=session.prompt session.id=ses_dfa284 step=0 loop",
+            "service=session.prompt session.id=ses_dfa284",
+            "service=session.processor session.id=ses_dfa284 messageID=msg_1 process",
+            "service=llm providerID=mock modelID=mock-1 session.id=ses_dfa284 small=true agent=title mode=primary stream",
+            "service=session id=ses_dfa284 slug=x version=1.14.48 directory=/srv/demo title=New session created",
+        ] {
+            let line = format!("{head} {line}");
+            assert_eq!(parse(line.as_bytes()), Some(Meaning::Hint { session: "ses_dfa284" }), "{line}");
+        }
+        for line in [
+            "service=session.prompt status=started resolveTools",
+            "service=session.prompt session.id=ses_ loop",
+            "service=session.prompt session.id=ses_../../x loop",
+            "service=session.prompt session.id=msg_1 loop",
+            "service=session id=ses_dfa284 slug=x deleted",
+            "service=server session.id=ses_dfa284",
+        ] {
+            let line = format!("{head} {line}");
+            assert_eq!(parse(line.as_bytes()), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn reads_the_first_line_of_a_process() {
+        let line = "INFO  2026-11-23T00:39:14 +105ms service=default version=1.14.48 args=[\"serve\"] opencode";
+        assert_eq!(parse(line.as_bytes()), Some(Meaning::Started));
+        let line = "INFO  2026-11-23T00:39:14 +105ms service=default creating instance opencode";
+        assert_eq!(parse(line.as_bytes()), None);
+    }
+
+    #[test]
+    fn reads_the_time() {
+        let line = "INFO  2026-11-23T00:39:15 +38ms service=bus type=message.part.delta publishing";
+        assert_eq!(stamp(line.as_bytes()), Some(Stamp { seconds: 1_795_394_355, since_previous: 38 }));
+        let line = "ERROR 1970-01-01T00:00:01 +-7ms x";
+        assert_eq!(stamp(line.as_bytes()), Some(Stamp { seconds: 1, since_previous: -7 }));
+        for line in [
+            "INFO  2026-13-23T00:39:15 +38ms x",
+            "INFO  2026-02-30T00:39:15 +38ms x",
+            "INFO  2026-11-23T24:39:15 +38ms x",
+        ] {
+            assert_eq!(stamp(line.as_bytes()), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_torn_line_says_nothing() {
+        for end in 0..BUS.len() {
+            assert_eq!(parse(&BUS.as_bytes()[..end]), None, "{}", &BUS[..end]);
+            assert_eq!(parse(&BUS.as_bytes()[end + 1..]), None, "{}", &BUS[end + 1..]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(line in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&line);
+            let _ = stamp(&line);
+        }
+
+        #[test]
+        fn never_panics_behind_a_good_head(rest in proptest::collection::vec(any::<u8>(), 0..200), digits in "[0-9-]{0,20}") {
+            let mut line = format!("INFO  2026-11-23T00:39:15 +{digits}ms service=").into_bytes();
+            line.extend(rest);
+            let _ = parse(&line);
+            let _ = stamp(&line);
+        }
+
+        #[test]
+        fn a_changed_byte_never_makes_another_meaning(at in 0..BUS.len(), byte in any::<u8>()) {
+            let mut line = BUS.as_bytes().to_vec();
+            line[at] = byte;
+            let same_kind = matches!(parse(&line), None | Some(Meaning::Notice { .. }));
+            prop_assert!(same_kind);
+        }
+    }
+}

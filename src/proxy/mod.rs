@@ -193,8 +193,7 @@ impl Proxy {
         }
         let client = hyper::upgrade::on(&mut request);
         let (parts, body) = request.into_parts();
-        let watch =
-            self.0.observer.as_ref().and_then(|observer| observer.watch(&parts.method, &parts.uri, &parts.headers));
+        let watch = self.watch(&parts);
         // hyper takes a body of unknown length on these methods for no body at all, unless the head says otherwise.
         let chunked = matches!(parts.method, Method::GET | Method::HEAD) && body.size_hint().exact().is_none();
         let Prepared { mut parts, upgrade } = self.prepare(parts, peer)?;
@@ -241,15 +240,10 @@ impl Proxy {
             parts.headers.remove(name);
         }
         parts.headers.insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));
-        // A directory that is only followed, never asked about otherwise, is in use as well.
-        let watch = self.watch(&parts);
         let Prepared { mut parts, .. } = self.prepare(parts, peer)?;
         parts.headers.remove(CONNECTION);
         parts.headers.remove(UPGRADE);
         let response = self.send(Request::from_parts(parts, Outgoing::empty())).await?;
-        if let Some(watch) = watch {
-            watch.answered(response.status());
-        }
         self.hand_back(response, None)
     }
 

@@ -39,6 +39,8 @@ pub struct Options {
     pub credentials: Option<Credentials>,
     /// A client of a stream that takes nothing for so long is cut off.
     pub stall_timeout: Duration,
+    /// The pause between the data heartbeats of a stream; opencode's is 10 s, and clients give up after 20 s of silence.
+    pub heartbeat: Duration,
     /// How long requests may go on once the relay stops; then they are cut off.
     pub grace: Duration,
     /// Most connections at a time; further callers wait in the kernel's backlog.
@@ -52,6 +54,7 @@ impl Default for Options {
         Self {
             credentials: None,
             stall_timeout: Duration::from_secs(60),
+            heartbeat: sse::HEARTBEAT,
             grace: Duration::from_secs(10),
             connections: 8192,
             head_timeout: Duration::from_secs(60),
@@ -93,6 +96,7 @@ pub(crate) struct Front {
     status: Status,
     ready: Ready,
     stall_timeout: Duration,
+    heartbeat: Duration,
     /// Ends the event streams.
     streams: Stop,
 }
@@ -154,6 +158,7 @@ impl Front {
             status: parts.status,
             ready: parts.ready,
             stall_timeout: parts.options.stall_timeout,
+            heartbeat: parts.options.heartbeat,
             streams,
         }
     }
@@ -228,7 +233,7 @@ impl Front {
             (self.admitted)(directory.clone());
         }
         let directory = grant.directory.filter(|_| view == View::Instance);
-        sse::open(&self.hub, &self.clients, self.streams.clone(), wish, directory, grant.cors)
+        sse::open(&self.hub, &self.clients, self.heartbeat, self.streams.clone(), wish, directory, grant.cors)
     }
 }
 

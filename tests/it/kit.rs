@@ -31,22 +31,11 @@ async fn a_model_says_what_it_is_told() {
 
     let order = r#"TOOL=bash ARGS=`{"command": "a b"}`"#;
     let call = ask(json!([user(order)]), json!([{}])).await["tool_calls"][0]["function"].clone();
-    assert_eq!(
-        call,
-        json!({"name": "bash", "arguments": r#"{"command": "a b"}"#})
-    );
-    let after = ask(
-        json!([user(order), {"role": "tool", "content": "done"}]),
-        json!([{}]),
-    )
-    .await;
+    assert_eq!(call, json!({"name": "bash", "arguments": r#"{"command": "a b"}"#}));
+    let after = ask(json!([user(order), {"role": "tool", "content": "done"}]), json!([{}])).await;
     assert_eq!(after["content"], "word0 word1 word2");
 
-    let title = ask(
-        json!([{"role": "system", "content": "You make a title."}, user("WORDS=2")]),
-        Value::Null,
-    )
-    .await;
+    let title = ask(json!([{"role": "system", "content": "You make a title."}, user("WORDS=2")]), Value::Null).await;
     assert_eq!(title["content"], TITLE);
     assert!(get_json(&format!("{}/models", model.base_url())).await["data"][0]["id"].is_string());
 }
@@ -61,8 +50,7 @@ async fn a_fold_of_global_event_is_what_rest_says() {
     let stage = Stage::set(&opencode, &model, &api).await;
     let mut fold = Fold::default();
     for (name, situation) in situations::ALL {
-        let idle =
-            |fold: &Fold, session: &String| fold.idles.get(session).copied().unwrap_or_default();
+        let idle = |fold: &Fold, session: &String| fold.idles.get(session).copied().unwrap_or_default();
         let did = situation(&stage).await;
         situations::settle(&recorder).await;
         fold.catch_up(&recorder);
@@ -70,24 +58,14 @@ async fn a_fold_of_global_event_is_what_rest_says() {
         assert_eq!(differences, Vec::<String>::new(), "{name}");
         for (session, turns) in &did.turns {
             // opencode says twice that an aborted turn is over.
-            assert_eq!(
-                idle(&fold, session),
-                turns + did.aborted,
-                "{name}, {session}"
-            );
+            assert_eq!(idle(&fold, session), turns + did.aborted, "{name}, {session}");
         }
     }
     assert_eq!(recorder.end(), None);
     assert_eq!(fold.deltas_unlike(&api).await, Vec::<String>::new());
 
     // The log's types are the stream's, but for those that are never logged.
-    let unlogged = [
-        "server.connected",
-        "server.heartbeat",
-        "server.instance.disposed",
-        "project.updated",
-        "sync",
-    ];
+    let unlogged = ["server.connected", "server.heartbeat", "server.instance.disposed", "project.updated", "sync"];
     let mut streamed = Vec::from_iter(recorder.frames().iter().map(|frame| frame.kind()));
     streamed.retain(|kind| !unlogged.contains(&kind.as_str()));
     assert_eq!(opencode.published(), streamed);
@@ -112,11 +90,7 @@ async fn a_fold_of_global_event_is_what_rest_says() {
                 fold.apply(&event);
             }
         }
-        assert_ne!(
-            fold.compare(&api, &stage.directories()).await,
-            Vec::<String>::new(),
-            "without {missed:?}"
-        );
+        assert_ne!(fold.compare(&api, &stage.directories()).await, Vec::<String>::new(), "without {missed:?}");
     }
 }
 
@@ -124,16 +98,8 @@ async fn a_fold_of_global_event_is_what_rest_says() {
 #[tokio::test]
 async fn the_event_stream_of_1_14_48_ends_after_one_frame() {
     let model = ScriptedModel::start().await.unwrap();
-    let opencode = Home::new("1.14.48", &model)
-        .with_password("secret")
-        .with_log_file()
-        .start()
-        .await;
-    assert!(
-        Stream::open(&Api::new(opencode.base()), "/event")
-            .await
-            .is_err_and(|error| error.contains("401"))
-    );
+    let opencode = Home::new("1.14.48", &model).with_password("secret").with_log_file().start().await;
+    assert!(Stream::open(&Api::new(opencode.base()), "/event").await.is_err_and(|error| error.contains("401")));
     let stream = Stream::open(&opencode.api(), "/event").await.unwrap();
     assert_eq!(stream.wait_end(SOON).await, End::Clean);
     let kinds = Vec::from_iter(stream.frames().iter().map(|frame| frame.kind()));
@@ -141,36 +107,16 @@ async fn the_event_stream_of_1_14_48_ends_after_one_frame() {
 
     opencode.api().post("/session", &json!({})).await;
     let log = situations::until("the log file", || async {
-        let file = fs::read_dir(opencode.home.log_folder())
-            .ok()?
-            .next()?
-            .ok()?;
-        let types = Vec::from_iter(
-            fs::read_to_string(file.path())
-                .ok()?
-                .lines()
-                .filter_map(published_type),
-        );
-        types
-            .contains(&"session.created".to_owned())
-            .then_some(types)
+        let file = fs::read_dir(opencode.home.log_folder()).ok()?.next()?.ok()?;
+        let types = Vec::from_iter(fs::read_to_string(file.path()).ok()?.lines().filter_map(published_type));
+        types.contains(&"session.created".to_owned()).then_some(types)
     });
-    assert_eq!(
-        log.await.first().map(String::as_str),
-        Some("session.created")
-    );
-    assert_eq!(
-        opencode.published(),
-        Vec::<String>::new(),
-        "nothing of the log is on stderr"
-    );
+    assert_eq!(log.await.first().map(String::as_str), Some("session.created"));
+    assert_eq!(opencode.published(), Vec::<String>::new(), "nothing of the log is on stderr");
 
     let id = opencode.id();
     drop(opencode);
-    assert!(
-        !fs::exists(format!("/proc/{id}")).unwrap(),
-        "it is gone when dropped"
-    );
+    assert!(!fs::exists(format!("/proc/{id}")).unwrap(), "it is gone when dropped");
 }
 
 #[tokio::test]
@@ -185,20 +131,14 @@ async fn a_stream_tells_how_it_ended() {
             let (mut socket, _) = listener.accept().await.unwrap();
             let read = socket.read(&mut [0; 1_000]).await.unwrap();
             assert_ne!(read, 0);
-            socket
-                .write_all(format!("{whole}{tail}").as_bytes())
-                .await
-                .unwrap();
+            socket.write_all(format!("{whole}{tail}").as_bytes()).await.unwrap();
         };
         let (stream, ()) = tokio::join!(Stream::open_url(&url, &[]), serve);
         let stream = stream.unwrap();
         assert_eq!(stream.wait_end(SOON).await == End::Clean, clean, "{tail:?}");
         let frame = stream.wait_for(|frame| frame.id.is_some(), SOON).await;
         assert_eq!(frame.json(), json!({"a": 1}));
-        assert_eq!(
-            (frame.id.as_deref(), frame.comments.len(), frame.lines.len()),
-            (Some("7"), 1, 4)
-        );
+        assert_eq!((frame.id.as_deref(), frame.comments.len(), frame.lines.len()), (Some("7"), 1, 4));
     }
 }
 
@@ -208,8 +148,5 @@ async fn a_release_that_is_not_here_says_how_to_fetch_it() {
     let home = Home::new("0.0.1", &model);
     let panic = catch_unwind(AssertUnwindSafe(|| home.command(1))).unwrap_err();
     let message = panic.downcast_ref::<String>().unwrap();
-    assert!(
-        message.contains("scripts/fetch-opencode 0.0.1"),
-        "{message}"
-    );
+    assert!(message.contains("scripts/fetch-opencode 0.0.1"), "{message}");
 }

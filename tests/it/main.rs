@@ -1,9 +1,6 @@
 //! Integration tests; one binary, files named after the promises they try to break.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test may fail by panicking, in its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test may fail by panicking, in its helpers too")]
 
 mod kit;
 mod real_auto;

@@ -37,21 +37,13 @@ impl Client {
             ("/event", _) | (_, None) => Stream::open(&relay.api(), "/event").await,
             (_, Some(directory)) => Stream::open(&relay.api().within(directory), "/event").await,
         };
-        Self {
-            name,
-            stream: stream.unwrap(),
-            taken: 0,
-            delays: Vec::new(),
-            directory: directory.map(str::to_owned),
-        }
+        Self { name, stream: stream.unwrap(), taken: 0, delays: Vec::new(), directory: directory.map(str::to_owned) }
     }
 
     /// Whether this client should have got a frame that came at opencode itself.
     fn is_for_me(&self, frame: &Frame) -> bool {
         let in_scope = match &self.directory {
-            Some(directory) => {
-                frame.kind() != "sync" && frame.directory().as_ref() == Some(directory)
-            }
+            Some(directory) => frame.kind() != "sync" && frame.directory().as_ref() == Some(directory),
             None => true,
         };
         in_scope && !frame.is_greeting_or_heartbeat()
@@ -63,12 +55,7 @@ impl Client {
             Some(_) => frame.payload().to_owned(),
             None => {
                 let data = frame.json();
-                format!(
-                    "{} {} {}",
-                    data["directory"],
-                    data["project"],
-                    frame.payload()
-                )
+                format!("{} {} {}", data["directory"], data["project"], frame.payload())
             }
         }
     }
@@ -82,43 +69,26 @@ impl Client {
             missing == 0
         };
         if !expected.is_empty() {
-            self.stream
-                .try_wait_from(self.taken, enough, CATCH_UP_LIMIT)
-                .await;
+            self.stream.try_wait_from(self.taken, enough, CATCH_UP_LIMIT).await;
         }
         self.stream.settle(SURPLUS_SPAN, CATCH_UP_LIMIT).await;
         let mut got = self.stream.frames_from(self.taken);
         self.taken += got.len();
         got.retain(|frame| !frame.is_greeting_or_heartbeat());
         let pairs = || expected.iter().zip(&got);
-        let equal = pairs()
-            .take_while(|(direct, relayed)| self.shown(direct) == self.shown(relayed))
-            .count();
+        let equal = pairs().take_while(|(direct, relayed)| self.shown(direct) == self.shown(relayed)).count();
         assert!(
             equal == expected.len() && equal == got.len(),
             "{}: {equal} frames are equal, then of {} at opencode\n  {:?}\nand of {} at the relay\n  {:?}\n{}",
             self.name,
             expected.len(),
-            Vec::from_iter(
-                expected
-                    .iter()
-                    .skip(equal)
-                    .take(3)
-                    .map(|frame| self.shown(frame))
-            ),
+            Vec::from_iter(expected.iter().skip(equal).take(3).map(|frame| self.shown(frame))),
             got.len(),
-            Vec::from_iter(
-                got.iter()
-                    .skip(equal)
-                    .take(3)
-                    .map(|frame| self.shown(frame))
-            ),
+            Vec::from_iter(got.iter().skip(equal).take(3).map(|frame| self.shown(frame))),
             relay.output(),
         );
         assert_eq!(self.stream.end(), None, "{} stays open", self.name);
-        self.delays.extend(
-            pairs().map(|(direct, relayed)| relayed.at.saturating_duration_since(direct.at)),
-        );
+        self.delays.extend(pairs().map(|(direct, relayed)| relayed.at.saturating_duration_since(direct.at)));
         equal
     }
 }
@@ -142,19 +112,14 @@ impl Scene {
     async fn set(version: &'static str, log: &str) -> Self {
         let model = ScriptedModel::start().await.unwrap();
         let opencode = Home::new(version, &model).start().await;
-        let direct = Stream::open(&opencode.api(), "/global/event")
-            .await
-            .unwrap();
+        let direct = Stream::open(&opencode.api(), "/global/event").await.unwrap();
         let relay = Relay::beside(&opencode, log, "auto", &[]).await;
         let stage = Stage::set(&opencode, &model, &relay.api()).await;
         situations::settle(&direct).await;
         let mut clients = Vec::new();
         let [first, second] = stage.directories();
-        for (name, directory) in [
-            ("/event", Some(first)),
-            ("/event?directory=", Some(second)),
-            ("/global/event", None),
-        ] {
+        for (name, directory) in [("/event", Some(first)), ("/event?directory=", Some(second)), ("/global/event", None)]
+        {
             clients.push(Client::open(name, &relay, directory).await);
         }
         situations::settle(&direct).await;
@@ -163,17 +128,7 @@ impl Scene {
             client.taken = client.stream.len();
         }
         let (taken, line) = (direct.len(), opencode.published().len());
-        Self {
-            version,
-            direct,
-            taken,
-            line,
-            clients,
-            stage,
-            relay,
-            opencode,
-            _model: model,
-        }
+        Self { version, direct, taken, line, clients, stage, relay, opencode, _model: model }
     }
 
     /// Compares what happened since the last time and prints the line of the table.
@@ -187,12 +142,8 @@ impl Scene {
         for client in &mut self.clients {
             equal.push(client.compare(&fresh, &self.relay).await);
         }
-        let delivered = ledger::count(fresh.iter().map(|frame| frame.kind()))
-            .values()
-            .sum::<usize>();
-        let [first, second, global] = equal[..] else {
-            unreachable!("three clients")
-        };
+        let delivered = ledger::count(fresh.iter().map(|frame| frame.kind())).values().sum::<usize>();
+        let [first, second, global] = equal[..] else { unreachable!("three clients") };
         println!(
             "| {} | {name} | log {published} | stream {delivered} | equal {first} + {second}, global {global} |",
             self.version
@@ -204,11 +155,7 @@ impl Scene {
 async fn auto_equals_global_event(version: &'static str, log: &str) {
     let mut scene = Scene::set(version, log).await;
     let has_log = log != "none";
-    let before = if has_log {
-        Ledger::read(&scene.relay.api()).await
-    } else {
-        Ledger::default()
-    };
+    let before = if has_log { Ledger::read(&scene.relay.api()).await } else { Ledger::default() };
     let (first_line, first_frame) = (scene.line, scene.taken);
     for (name, situation) in situations::ALL {
         situation(&scene.stage).await;
@@ -216,21 +163,11 @@ async fn auto_equals_global_event(version: &'static str, log: &str) {
     }
     if has_log {
         let published = ledger::count(scene.opencode.published().split_off(first_line));
-        let delivered = ledger::count(
-            scene
-                .direct
-                .frames_from(first_frame)
-                .iter()
-                .map(|frame| frame.kind()),
-        );
+        let delivered = ledger::count(scene.direct.frames_from(first_frame).iter().map(|frame| frame.kind()));
         Ledger::until(&scene.relay, &before, |ledger| {
             let mut wrong = ledger.differences("published", &published, |counts| counts.published);
             wrong.extend(ledger.differences("delivered", &delivered, |counts| counts.delivered));
-            wrong.extend(
-                ledger.differences("unrecoverable", &BTreeMap::new(), |counts| {
-                    counts.unrecoverable
-                }),
-            );
+            wrong.extend(ledger.differences("unrecoverable", &BTreeMap::new(), |counts| counts.unrecoverable));
             wrong.extend(ledger.differences("pending", &BTreeMap::new(), |counts| counts.pending));
             wrong
         })
@@ -249,17 +186,8 @@ async fn auto_equals_global_event(version: &'static str, log: &str) {
     }
     // However many clients the relay has, it is one to opencode.
     let connected = |line: &str| line.contains("event connected");
-    let upstream = scene
-        .opencode
-        .stderr()
-        .from(0)
-        .iter()
-        .filter(|line| connected(&line.text))
-        .count();
-    assert!(
-        upstream <= 2,
-        "the recorder's stream and the relay's, but {upstream} were opened"
-    );
+    let upstream = scene.opencode.stderr().from(0).iter().filter(|line| connected(&line.text)).count();
+    assert!(upstream <= 2, "the recorder's stream and the relay's, but {upstream} were opened");
 }
 
 #[tokio::test]
@@ -293,17 +221,10 @@ async fn a_forged_line_makes_no_event() {
     bounded(async {
         let mut scene = Scene::set("1.14.48", Relay::TEE).await;
         let before = scene.opencode.published().len();
-        situations::forge(
-            &scene.stage,
-            &["session.deleted", "session.idle", "permission.asked"],
-        )
-        .await;
+        situations::forge(&scene.stage, &["session.deleted", "session.idle", "permission.asked"]).await;
         situations::settle(&scene.direct).await;
         let published = scene.opencode.published().split_off(before);
-        assert!(
-            published.contains(&"session.deleted".to_owned()),
-            "the forged line is in the log: {published:?}"
-        );
+        assert!(published.contains(&"session.deleted".to_owned()), "the forged line is in the log: {published:?}");
         scene.compare("forged lines").await;
         // A real event after it is still told, once.
         situations::text_turn(&scene.stage).await;

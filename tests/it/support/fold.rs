@@ -56,16 +56,14 @@ impl Fold {
         let session = || key(&properties["sessionID"]);
         match kind {
             "session.created" | "session.updated" => {
-                self.sessions
-                    .insert(key(&properties["info"]["id"]), properties["info"].clone());
+                self.sessions.insert(key(&properties["info"]["id"]), properties["info"].clone());
             }
             "session.deleted" => self.delete(&key(&properties["info"]["id"])),
             "session.status" if properties["status"]["type"] == "idle" => {
                 self.statuses.remove(&session());
             }
             "session.status" => {
-                self.statuses
-                    .insert(session(), properties["status"].clone());
+                self.statuses.insert(session(), properties["status"].clone());
             }
             "session.idle" => {
                 self.statuses.remove(&session());
@@ -78,29 +76,23 @@ impl Fold {
                 self.todos.insert(session(), properties["todos"].clone());
             }
             "permission.asked" => {
-                self.permissions
-                    .insert(key(&properties["id"]), properties.clone());
+                self.permissions.insert(key(&properties["id"]), properties.clone());
             }
             "permission.replied" => {
                 self.permissions.remove(&key(&properties["requestID"]));
             }
             "question.asked" => {
-                self.questions
-                    .insert(key(&properties["id"]), properties.clone());
+                self.questions.insert(key(&properties["id"]), properties.clone());
             }
             "question.replied" | "question.rejected" => {
                 self.questions.remove(&key(&properties["requestID"]));
             }
             "message.updated" => {
                 let info = &properties["info"];
-                self.message(&key(&info["sessionID"]), &key(&info["id"]))
-                    .info = info.clone();
+                self.message(&key(&info["sessionID"]), &key(&info["id"])).info = info.clone();
             }
             "message.removed" => {
-                self.messages
-                    .entry(session())
-                    .or_default()
-                    .remove(&key(&properties["messageID"]));
+                self.messages.entry(session()).or_default().remove(&key(&properties["messageID"]));
             }
             "message.part.updated" => {
                 let part = &properties["part"];
@@ -108,9 +100,7 @@ impl Fold {
                 message.parts.insert(key(&part["id"]), part.clone());
             }
             "message.part.removed" => {
-                self.message(&session(), &key(&properties["messageID"]))
-                    .parts
-                    .remove(&key(&properties["partID"]));
+                self.message(&session(), &key(&properties["messageID"])).parts.remove(&key(&properties["partID"]));
             }
             "message.part.delta" => self.append(properties),
             _ => {}
@@ -125,22 +115,14 @@ impl Fold {
     }
 
     fn message(&mut self, session: &str, message: &str) -> &mut Message {
-        self.messages
-            .entry(session.to_owned())
-            .or_default()
-            .entry(message.to_owned())
-            .or_default()
+        self.messages.entry(session.to_owned()).or_default().entry(message.to_owned()).or_default()
     }
 
     fn append(&mut self, properties: &Value) {
-        let [message, part, field] =
-            ["messageID", "partID", "field"].map(|name| key(&properties[name]));
+        let [message, part, field] = ["messageID", "partID", "field"].map(|name| key(&properties[name]));
         let delta = key(&properties["delta"]);
         if field == "text" {
-            self.deltas
-                .entry(part.clone())
-                .or_default()
-                .push_str(&delta);
+            self.deltas.entry(part.clone()).or_default().push_str(&delta);
         }
         let parts = &mut self.message(&key(&properties["sessionID"]), &message).parts;
         match parts.get_mut(&part) {
@@ -148,9 +130,7 @@ impl Fold {
                 let grown = format!("{}{delta}", part[&field].as_str().unwrap_or_default());
                 part[field] = Value::String(grown);
             }
-            None => self
-                .complaints
-                .push(format!("a delta {delta:?} for the unknown part {part}")),
+            None => self.complaints.push(format!("a delta {delta:?} for the unknown part {part}")),
         }
     }
 
@@ -174,28 +154,16 @@ impl Fold {
                 &within(&self.questions, self, directory),
                 &by_id(&api.get("/question").await),
             );
-            let statuses = self
-                .statuses
-                .iter()
-                .filter(|(session, _)| self.is_in(session, directory));
+            let statuses = self.statuses.iter().filter(|(session, _)| self.is_in(session, directory));
             report(
                 format!("status in {directory}"),
                 &json!(BTreeMap::from_iter(statuses)),
                 &api.get("/session/status").await,
             );
             let listed = by_id(&api.get("/session").await);
-            let known = self
-                .sessions
-                .keys()
-                .filter(|session| self.is_in(session, directory))
-                .cloned();
+            let known = self.sessions.keys().filter(|session| self.is_in(session, directory)).cloned();
             let mut sessions = BTreeSet::from_iter(known);
-            sessions.extend(
-                listed
-                    .as_object()
-                    .into_iter()
-                    .flat_map(|listed| listed.keys().cloned()),
-            );
+            sessions.extend(listed.as_object().into_iter().flat_map(|listed| listed.keys().cloned()));
             for session in sessions {
                 report(
                     format!("session {session}"),
@@ -206,17 +174,9 @@ impl Fold {
                     continue;
                 }
                 let todos = api.get(&format!("/session/{session}/todo")).await;
-                report(
-                    format!("todo of {session}"),
-                    self.todos.get(&session).unwrap_or(&json!([])),
-                    &todos,
-                );
+                report(format!("todo of {session}"), self.todos.get(&session).unwrap_or(&json!([])), &todos);
                 let messages = api.get(&format!("/session/{session}/message")).await;
-                report(
-                    format!("messages of {session}"),
-                    &self.folded_messages(&session),
-                    &rest_messages(&messages),
-                );
+                report(format!("messages of {session}"), &self.folded_messages(&session), &rest_messages(&messages));
             }
         }
         differences
@@ -227,22 +187,15 @@ impl Fold {
         let mut unlike = Vec::new();
         for session in self.sessions.keys() {
             let messages = api.get(&format!("/session/{session}/message")).await;
-            let answers = messages
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter(|message| message["info"]["role"] == "assistant");
+            let answers =
+                messages.as_array().into_iter().flatten().filter(|message| message["info"]["role"] == "assistant");
             for part in answers
                 .filter_map(|message| message["parts"].as_array())
                 .flatten()
                 .filter(|part| part["type"] == "text")
             {
-                let (deltas, text) = (
-                    self.deltas
-                        .get(&key(&part["id"]))
-                        .map_or("", String::as_str),
-                    key(&part["text"]),
-                );
+                let (deltas, text) =
+                    (self.deltas.get(&key(&part["id"])).map_or("", String::as_str), key(&part["text"]));
                 if deltas.trim_end() != text.trim_end() {
                     unlike.push(format!("{}: deltas {deltas:?}, text {text:?}", part["id"]));
                 }
@@ -252,16 +205,13 @@ impl Fold {
     }
 
     fn is_in(&self, session: &str, directory: &str) -> bool {
-        self.sessions
-            .get(session)
-            .is_none_or(|info| info["directory"] == directory)
+        self.sessions.get(session).is_none_or(|info| info["directory"] == directory)
     }
 
     fn folded_messages(&self, session: &str) -> Value {
         let messages = self.messages.get(session).cloned().unwrap_or_default();
-        let shown = messages
-            .into_iter()
-            .map(|(id, message)| (id, json!({"info": message.info, "parts": message.parts})));
+        let shown =
+            messages.into_iter().map(|(id, message)| (id, json!({"info": message.info, "parts": message.parts})));
         json!(BTreeMap::from_iter(shown))
     }
 }
@@ -271,25 +221,18 @@ fn key(value: &Value) -> String {
 }
 
 fn within(pending: &BTreeMap<String, Value>, fold: &Fold, directory: &str) -> Value {
-    json!(BTreeMap::from_iter(pending.iter().filter(
-        |(_, request)| fold.is_in(&key(&request["sessionID"]), directory)
-    )))
+    json!(BTreeMap::from_iter(pending.iter().filter(|(_, request)| fold.is_in(&key(&request["sessionID"]), directory))))
 }
 
 fn by_id(list: &Value) -> Value {
     let entries = list.as_array().map(Vec::as_slice).unwrap_or_default();
-    json!(BTreeMap::from_iter(
-        entries.iter().map(|entry| (key(&entry["id"]), entry))
-    ))
+    json!(BTreeMap::from_iter(entries.iter().map(|entry| (key(&entry["id"]), entry))))
 }
 
 fn rest_messages(list: &Value) -> Value {
     let messages = list.as_array().map(Vec::as_slice).unwrap_or_default();
     let shown = messages.iter().map(|message| {
-        (
-            key(&message["info"]["id"]),
-            json!({"info": message["info"], "parts": by_id(&message["parts"])}),
-        )
+        (key(&message["info"]["id"]), json!({"info": message["info"], "parts": by_id(&message["parts"])}))
     });
     json!(BTreeMap::from_iter(shown))
 }
@@ -300,11 +243,7 @@ fn difference(folded: &Value, state: &Value) -> String {
     walk(String::new(), folded, state, &mut places);
     let more = places.len().saturating_sub(4);
     places.truncate(4);
-    let more = if more > 0 {
-        format!(" and {more} more")
-    } else {
-        String::new()
-    };
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("{}{more}", places.join("; "))
 }
 
@@ -324,9 +263,5 @@ fn walk(path: String, folded: &Value, state: &Value, places: &mut Vec<String>) {
         return;
     }
     let short = |value: &Value| value.to_string().chars().take(160).collect::<String>();
-    places.push(format!(
-        "{path} folded {} but REST {}",
-        short(folded),
-        short(state)
-    ));
+    places.push(format!("{path} folded {} but REST {}", short(folded), short(state)));
 }

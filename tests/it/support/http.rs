@@ -45,33 +45,17 @@ pub(crate) async fn send(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let request = request
-        .body(Full::new(body.into()))
-        .map_err(|error| format!("{method} {url}: {error}"))?;
-    let client = Client::builder(TokioExecutor::new())
-        .pool_max_idle_per_host(0)
-        .build_http();
+    let request = request.body(Full::new(body.into())).map_err(|error| format!("{method} {url}: {error}"))?;
+    let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
     let exchange = async {
-        let answer = client
-            .request(request)
-            .await
-            .map_err(|error| format!("{error:?}"))?;
+        let answer = client.request(request).await.map_err(|error| format!("{error:?}"))?;
         let (head, body) = answer.into_parts();
-        let body = body
-            .collect()
-            .await
-            .map_err(|error| format!("the body broke off: {error:?}"))?;
-        Ok::<_, String>(Answer {
-            status: head.status,
-            headers: head.headers,
-            body: body.to_bytes(),
-        })
+        let body = body.collect().await.map_err(|error| format!("the body broke off: {error:?}"))?;
+        Ok::<_, String>(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
     };
     match timeout(REQUEST_LIMIT, exchange).await {
         Ok(result) => result.map_err(|error| format!("{method} {url}: {error}")),
-        Err(_) => Err(format!(
-            "{method} {url}: no answer within {REQUEST_LIMIT:?}"
-        )),
+        Err(_) => Err(format!("{method} {url}: no answer within {REQUEST_LIMIT:?}")),
     }
 }
 
@@ -85,27 +69,17 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) fn new(base: impl Into<String>) -> Self {
-        Self {
-            base: base.into().trim_end_matches('/').to_owned(),
-            directory: None,
-            authorization: None,
-        }
+        Self { base: base.into().trim_end_matches('/').to_owned(), directory: None, authorization: None }
     }
 
     /// The same API, every request with `?directory=`.
     pub(crate) fn within(&self, directory: &str) -> Self {
-        Self {
-            directory: Some(directory.to_owned()),
-            ..self.clone()
-        }
+        Self { directory: Some(directory.to_owned()), ..self.clone() }
     }
 
     /// The same API, every request with Basic credentials.
     pub(crate) fn with_password(&self, password: &str) -> Self {
-        Self {
-            authorization: Some(basic("opencode", password)),
-            ..self.clone()
-        }
+        Self { authorization: Some(basic("opencode", password)), ..self.clone() }
     }
 
     pub(crate) fn base(&self) -> &str {
@@ -123,20 +97,11 @@ impl Api {
             return format!("{}{path}", self.base);
         };
         let mark = if path.contains('?') { '&' } else { '?' };
-        format!(
-            "{}{path}{mark}directory={}",
-            self.base,
-            utf8_percent_encode(directory, NON_ALPHANUMERIC)
-        )
+        format!("{}{path}{mark}directory={}", self.base, utf8_percent_encode(directory, NON_ALPHANUMERIC))
     }
 
     /// Sends a request, with a JSON body if one is given, whatever the answer says.
-    pub(crate) async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> Result<Answer, String> {
+    pub(crate) async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, String> {
         let mut headers = vec![];
         if let Some(authorization) = &self.authorization {
             headers.push((header::AUTHORIZATION.as_str(), authorization.as_str()));
@@ -170,30 +135,15 @@ impl Api {
 
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Value {
         let what = format!("{method} {}", self.url(path));
-        let answer = self
-            .send(method, path, body)
-            .await
-            .unwrap_or_else(|error| panic!("{error}"));
-        assert!(
-            answer.status.is_success(),
-            "{what}: {} {}",
-            answer.status,
-            answer.text()
-        );
-        if answer.body.is_empty() {
-            Value::Null
-        } else {
-            answer.json()
-        }
+        let answer = self.send(method, path, body).await.unwrap_or_else(|error| panic!("{error}"));
+        assert!(answer.status.is_success(), "{what}: {} {}", answer.status, answer.text());
+        if answer.body.is_empty() { Value::Null } else { answer.json() }
     }
 }
 
 /// The value of an `authorization` header for a user and a password.
 pub(crate) fn basic(user: &str, password: &str) -> String {
-    format!(
-        "Basic {}",
-        base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"))
-    )
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}")))
 }
 
 /// `GET` of a URL that must succeed with JSON.

@@ -50,11 +50,7 @@ impl ScriptedModel {
         let words = Arc::new(AtomicUsize::new(0));
         let mut server = JoinSet::new();
         server.spawn(accept(listener, Arc::clone(&words)));
-        Ok(Self {
-            address,
-            words,
-            _server: server,
-        })
+        Ok(Self { address, words, _server: server })
     }
 
     /// What to set as the provider's `baseURL`.
@@ -83,17 +79,12 @@ async fn accept(listener: TcpListener, words: Arc<AtomicUsize>) {
         let words = Arc::clone(&words);
         connections.spawn(async move {
             let service = service_fn(move |request| answer(request, Arc::clone(&words)));
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(socket), service)
-                .await;
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
         });
     }
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    words: Arc<AtomicUsize>,
-) -> Result<Response<Body>, Infallible> {
+async fn answer(request: Request<Incoming>, words: Arc<AtomicUsize>) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path().trim_start_matches("/v1");
     Ok(match (request.method(), path) {
         (&Method::GET, "/models") => json_answer(
@@ -101,11 +92,7 @@ async fn answer(
             &json!({"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "scripted"}]}),
         ),
         (&Method::POST, "/chat/completions") => {
-            let body = request
-                .into_body()
-                .collect()
-                .await
-                .map(|body| body.to_bytes());
+            let body = request.into_body().collect().await.map(|body| body.to_bytes());
             match body
                 .map_err(|error| error.to_string())
                 .and_then(|body| serde_json::from_slice(&body).map_err(|error| error.to_string()))
@@ -127,10 +114,7 @@ async fn answer(
 fn json_answer(status: StatusCode, value: &Value) -> Response<Body> {
     let mut response = Response::new(Full::new(Bytes::from(value.to_string())).boxed_unsync());
     *response.status_mut() = status;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        header::HeaderValue::from_static("application/json"),
-    );
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     response
 }
 
@@ -141,30 +125,21 @@ fn complete(request: &Value, words: Arc<AtomicUsize>) -> Response<Body> {
     }
     let counts = !matches!(script.say, Say::Title);
     let delay = script.delay;
-    let steps = stream::unfold(
-        script.chunks().into_iter().enumerate(),
-        move |mut chunks| {
-            let words = Arc::clone(&words);
-            async move {
-                let (index, chunk) = chunks.next()?;
-                if index > 0 {
-                    sleep(delay).await;
-                }
-                if counts && chunk.is_word {
-                    words.fetch_add(1, Ordering::Relaxed);
-                }
-                Some((
-                    Ok::<_, Infallible>(Frame::data(Bytes::from(chunk.text))),
-                    chunks,
-                ))
+    let steps = stream::unfold(script.chunks().into_iter().enumerate(), move |mut chunks| {
+        let words = Arc::clone(&words);
+        async move {
+            let (index, chunk) = chunks.next()?;
+            if index > 0 {
+                sleep(delay).await;
             }
-        },
-    );
+            if counts && chunk.is_word {
+                words.fetch_add(1, Ordering::Relaxed);
+            }
+            Some((Ok::<_, Infallible>(Frame::data(Bytes::from(chunk.text))), chunks))
+        }
+    });
     let mut response = Response::new(StreamBody::new(steps).boxed_unsync());
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        header::HeaderValue::from_static("text/event-stream"),
-    );
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/event-stream"));
     response
 }
 
@@ -189,52 +164,24 @@ struct Chunk {
 impl Script {
     fn of(request: &Value) -> Self {
         static ANSWERS: AtomicUsize = AtomicUsize::new(0);
-        let messages = request["messages"]
-            .as_array()
-            .map(Vec::as_slice)
-            .unwrap_or_default();
+        let messages = request["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
         let id = ANSWERS.fetch_add(1, Ordering::Relaxed).to_string();
-        let has_tools = request["tools"]
-            .as_array()
-            .is_some_and(|tools| !tools.is_empty());
-        let mut system = messages
-            .iter()
-            .filter(|message| message["role"] == "system");
+        let has_tools = request["tools"].as_array().is_some_and(|tools| !tools.is_empty());
+        let mut system = messages.iter().filter(|message| message["role"] == "system");
         if !has_tools && system.any(|message| text(message).contains("title")) {
-            return Self {
-                say: Say::Title,
-                delay: Duration::ZERO,
-                id,
-            };
+            return Self { say: Say::Title, delay: Duration::ZERO, id };
         }
-        let last_user = messages
-            .iter()
-            .rposition(|message| message["role"] == "user");
-        let (orders, after) = last_user.map_or_else(
-            || (String::new(), messages),
-            |index| (text(&messages[index]), &messages[index + 1..]),
-        );
+        let last_user = messages.iter().rposition(|message| message["role"] == "user");
+        let (orders, after) = last_user
+            .map_or_else(|| (String::new(), messages), |index| (text(&messages[index]), &messages[index + 1..]));
         let has_result = after.iter().any(|message| message["role"] == "tool");
         let tool = word_after(&orders, "TOOL=").filter(|_| has_tools && !has_result);
         let say = match tool {
-            Some(name) => Say::Tool {
-                name: name.to_owned(),
-                arguments: arguments(&orders),
-            },
-            None => Say::Words(
-                word_after(&orders, "WORDS=")
-                    .and_then(|n| n.parse().ok())
-                    .unwrap_or(DEFAULT_WORDS),
-            ),
+            Some(name) => Say::Tool { name: name.to_owned(), arguments: arguments(&orders) },
+            None => Say::Words(word_after(&orders, "WORDS=").and_then(|n| n.parse().ok()).unwrap_or(DEFAULT_WORDS)),
         };
-        let delay = word_after(&orders, "DELAY=")
-            .and_then(|ms| ms.parse().ok())
-            .unwrap_or(0);
-        Self {
-            say,
-            delay: Duration::from_millis(delay),
-            id,
-        }
+        let delay = word_after(&orders, "DELAY=").and_then(|ms| ms.parse().ok()).unwrap_or(0);
+        Self { say, delay: Duration::from_millis(delay), id }
     }
 
     /// The answer in one piece, for those who did not ask for a stream.
@@ -254,8 +201,7 @@ impl Script {
     }
 
     fn chunks(&self) -> Vec<Chunk> {
-        let mut chunks =
-            vec![self.chunk(&json!({"role": "assistant", "content": ""}), None, false)];
+        let mut chunks = vec![self.chunk(&json!({"role": "assistant", "content": ""}), None, false)];
         match &self.say {
             Say::Words(n) => {
                 chunks.extend((0..*n).map(|i| self.chunk(&json!({"content": format!("word{i} ")}), None, true)));
@@ -269,10 +215,7 @@ impl Script {
             )),
         }
         chunks.push(self.chunk(&json!({}), Some(self.reason()), false));
-        chunks.push(Chunk {
-            text: "data: [DONE]\n\n".to_owned(),
-            is_word: false,
-        });
+        chunks.push(Chunk { text: "data: [DONE]\n\n".to_owned(), is_word: false });
         chunks
     }
 
@@ -282,18 +225,11 @@ impl Script {
         if reason.is_some() {
             value["usage"] = usage();
         }
-        Chunk {
-            text: format!("data: {value}\n\n"),
-            is_word,
-        }
+        Chunk { text: format!("data: {value}\n\n"), is_word }
     }
 
     fn reason(&self) -> &'static str {
-        if matches!(self.say, Say::Tool { .. }) {
-            "tool_calls"
-        } else {
-            "stop"
-        }
+        if matches!(self.say, Say::Tool { .. }) { "tool_calls" } else { "stop" }
     }
 }
 
@@ -305,9 +241,7 @@ fn usage() -> Value {
 fn text(message: &Value) -> String {
     match &message["content"] {
         Value::String(text) => text.clone(),
-        Value::Array(parts) => {
-            Vec::from_iter(parts.iter().filter_map(|part| part["text"].as_str())).join("\n")
-        }
+        Value::Array(parts) => Vec::from_iter(parts.iter().filter_map(|part| part["text"].as_str())).join("\n"),
         _ => String::new(),
     }
 }
@@ -319,8 +253,6 @@ fn word_after<'a>(orders: &'a str, key: &str) -> Option<&'a str> {
 
 /// What stands between the backticks after `ARGS=`.
 fn arguments(orders: &str) -> String {
-    let quoted = orders
-        .split_once("ARGS=`")
-        .and_then(|(_, rest)| rest.split_once('`'));
+    let quoted = orders.split_once("ARGS=`").and_then(|(_, rest)| rest.split_once('`'));
     quoted.map_or("{}", |(arguments, _)| arguments).to_owned()
 }

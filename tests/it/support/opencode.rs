@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::http::Api;
 use super::model::{MODEL, ScriptedModel};
@@ -16,6 +16,8 @@ use super::process::{Cost, Lines, Process};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 const START_ATTEMPTS: usize = 3;
+/// Between two looks at the log.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a release needs to run: folders, environment, project, configuration. Gone with everything in it when dropped.
 pub(crate) struct Home {
@@ -29,10 +31,7 @@ pub(crate) struct Home {
 impl Home {
     /// A home for a release that talks to the scripted model.
     pub(crate) fn new(version: &str, model: &ScriptedModel) -> Self {
-        let root = tempfile::Builder::new()
-            .prefix("opencode-")
-            .tempdir()
-            .unwrap();
+        let root = tempfile::Builder::new().prefix("opencode-").tempdir().unwrap();
         let config = json!({
             "$schema": "https://opencode.ai/config.json",
             "autoupdate": false,
@@ -46,13 +45,7 @@ impl Home {
             }},
             "permission": {"bash": {"touch *": "ask", "*": "allow"}},
         });
-        let home = Self {
-            root,
-            version: version.to_owned(),
-            config,
-            password: None,
-            logs_to_stderr: true,
-        };
+        let home = Self { root, version: version.to_owned(), config, password: None, logs_to_stderr: true };
         for folder in ["home", "data", "config", "state", "cache", "tmp"] {
             fs::create_dir_all(home.root().join(folder)).unwrap();
         }
@@ -91,15 +84,7 @@ impl Home {
         git(&path, &["init", "--quiet", "--initial-branch=main"]);
         git(&path, &["add", "."]);
         // opencode tells projects apart by their first commit: no two may be alike.
-        git(
-            &path,
-            &[
-                "commit",
-                "--quiet",
-                "--message",
-                &format!("Start {}", path.display()),
-            ],
-        );
+        git(&path, &["commit", "--quiet", "--message", &format!("Start {}", path.display())]);
         path.to_str().unwrap().to_owned()
     }
 
@@ -144,9 +129,7 @@ impl Home {
         if let Some(password) = &self.password {
             env.push(("OPENCODE_SERVER_PASSWORD", password.clone()));
         }
-        env.into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect()
+        env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     /// `opencode serve …` for this port, to start it oneself or have the relay do it.
@@ -165,11 +148,7 @@ impl Home {
     /// Starts it and waits until it listens.
     pub(crate) async fn start(self) -> Opencode {
         let (process, base) = self.launch(None).await;
-        Opencode {
-            process,
-            base,
-            home: self,
-        }
+        Opencode { process, base, home: self }
     }
 
     async fn launch(&self, port: Option<u16>) -> (Process, String) {
@@ -177,35 +156,17 @@ impl Home {
         for _ in 0..START_ATTEMPTS {
             // `--port 0` would mean 4096 if that is free, and two tests would fight for it.
             let port = port.unwrap_or_else(free_port);
-            let tee = File::options()
-                .create(true)
-                .append(true)
-                .open(self.stderr_file())
-                .unwrap();
-            let mut process = Process::start(
-                &self.command(port),
-                &self.env(),
-                Path::new(&self.project()),
-                Some(tee),
-            )
-            .unwrap();
-            let listening = |line: &str| {
-                line.split_once("opencode server listening on ")
-                    .map(|(_, url)| url.trim().to_owned())
-            };
-            if let Some(base) = process
-                .stdout
-                .wait(0, START_LIMIT, |line| listening(&line.text))
-                .await
-            {
+            let tee = File::options().create(true).append(true).open(self.stderr_file()).unwrap();
+            let mut process =
+                Process::start(&self.command(port), &self.env(), Path::new(&self.project()), Some(tee)).unwrap();
+            let listening =
+                |line: &str| line.split_once("opencode server listening on ").map(|(_, url)| url.trim().to_owned());
+            if let Some(base) = process.stdout.wait(0, START_LIMIT, |line| listening(&line.text)).await {
                 return (process, base);
             }
             outputs = format!("{:?}\n{}", process.try_wait(), process.output());
         }
-        panic!(
-            "opencode {} did not listen, {START_ATTEMPTS} times tried: {outputs}",
-            self.version
-        );
+        panic!("opencode {} did not listen, {START_ATTEMPTS} times tried: {outputs}", self.version);
     }
 }
 
@@ -244,37 +205,40 @@ impl Opencode {
         &self.process.stderr
     }
 
+    /// The lines of its log so far, wherever they go; with a log file, those since the last start.
+    pub(crate) fn log(&self) -> Vec<String> {
+        if self.home.logs_to_stderr {
+            return self.stderr().from(0).into_iter().map(|line| line.text).collect();
+        }
+        let entries = fs::read_dir(self.home.log_folder()).into_iter().flatten().flatten();
+        let newest = entries.map(|entry| entry.path()).max();
+        let text = newest.map(|path| fs::read(path).unwrap()).unwrap_or_default();
+        String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
+    }
+
     /// The types of the bus log so far, in order.
     pub(crate) fn published(&self) -> Vec<String> {
-        self.process
-            .stderr
-            .from(0)
-            .iter()
-            .filter_map(|line| published_type(&line.text))
-            .collect()
+        self.log().iter().filter_map(|line| published_type(line)).collect()
     }
 
     /// Waits until no bus line came for `span`; other lines do not count, reading the state makes some.
     pub(crate) async fn settle(&self, span: Duration) {
         let deadline = Instant::now() + START_LIMIT;
-        while self
-            .stderr()
-            .wait(self.stderr().len(), span, |line| published_type(&line.text))
-            .await
-            .is_some()
-        {
+        let (mut lines, mut since) = (self.published().len(), Instant::now());
+        while since.elapsed() < span {
             assert!(Instant::now() < deadline, "opencode publishes without end");
+            sleep(LOOK_PAUSE).await;
+            let now = self.published().len();
+            if now != lines {
+                (lines, since) = (now, Instant::now());
+            }
         }
     }
 
     /// Kills it and starts it again on the same port and data.
     pub(crate) async fn restart(&mut self) {
         self.kill();
-        let port = self
-            .base
-            .rsplit(':')
-            .next()
-            .and_then(|port| port.parse().ok());
+        let port = self.base.rsplit(':').next().and_then(|port| port.parse().ok());
         (self.process, self.base) = self.home.launch(port).await;
     }
 
@@ -294,43 +258,23 @@ pub(crate) fn published_type(line: &str) -> Option<String> {
 
 /// A port that was free a moment ago.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .unwrap()
-        .port()
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).unwrap().port()
 }
 
 fn binary(version: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join(".cache/opencode")
-        .join(version)
-        .join("opencode");
-    assert!(
-        path.is_file(),
-        "opencode {version} is not here; fetch it with: scripts/fetch-opencode {version}"
-    );
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/opencode").join(version).join("opencode");
+    assert!(path.is_file(), "opencode {version} is not here; fetch it with: scripts/fetch-opencode {version}");
     path
 }
 
 fn git(directory: &Path, arguments: &[&str]) {
     let output = Command::new("git")
-        .args([
-            "-c",
-            "user.name=Test",
-            "-c",
-            "user.email=test@example.invalid",
-            "-c",
-            "commit.gpgsign=false",
-        ])
+        .args(["-c", "user.name=Test", "-c", "user.email=test@example.invalid", "-c", "commit.gpgsign=false"])
         .args(arguments)
         .current_dir(directory)
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "git {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

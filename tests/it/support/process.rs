@@ -38,21 +38,12 @@ impl Cost {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         // Behind the name, which may hold anything: state is the first field, utime the 12th, stime the 13th.
         let fields = Vec::from_iter(stat.rsplit(')').next().unwrap().split_whitespace());
-        let ticks: u64 = fields[11..=12]
-            .iter()
-            .map(|field| field.parse::<u64>().unwrap())
-            .sum();
+        let ticks: u64 = fields[11..=12].iter().map(|field| field.parse::<u64>().unwrap()).sum();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let resident = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .unwrap_or("0 kB");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
         let kib: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
         // A tick is 10 ms on every Linux there is.
-        Self {
-            cpu: Duration::from_millis(ticks * 10),
-            resident: kib * 1_024,
-        }
+        Self { cpu: Duration::from_millis(ticks * 10), resident: kib * 1_024 }
     }
 }
 
@@ -88,12 +79,7 @@ impl Process {
             .spawn()?;
         let stdout = record(child.stdout.take(), None);
         let stderr = record(child.stderr.take(), tee);
-        Ok(Self {
-            child,
-            exited: None,
-            stdout,
-            stderr,
-        })
+        Ok(Self { child, exited: None, stdout, stderr })
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -128,10 +114,7 @@ impl Process {
     /// How it ended, if it has.
     pub(crate) fn try_wait(&mut self) -> Option<ExitStatus> {
         if self.exited.is_none() {
-            self.exited = self
-                .child
-                .try_wait()
-                .unwrap_or_else(|_| Some(ExitStatus::from_raw(0)));
+            self.exited = self.child.try_wait().unwrap_or_else(|_| Some(ExitStatus::from_raw(0)));
         }
         self.exited
     }
@@ -189,20 +172,12 @@ fn record(pipe: Option<impl Read + Send + 'static>, mut tee: Option<File>) -> Li
     thread::spawn(move || {
         let mut pipe = BufReader::new(pipe);
         let mut bytes = Vec::new();
-        while pipe
-            .read_until(b'\n', &mut bytes)
-            .is_ok_and(|read| read > 0)
-        {
+        while pipe.read_until(b'\n', &mut bytes).is_ok_and(|read| read > 0) {
             if let Some(tee) = &mut tee {
                 let _ = tee.write_all(&bytes);
             }
-            let text = String::from_utf8_lossy(&bytes)
-                .trim_end_matches(['\n', '\r'])
-                .to_owned();
-            sink.push(Line {
-                at: Instant::now(),
-                text,
-            });
+            let text = String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r']).to_owned();
+            sink.push(Line { at: Instant::now(), text });
             bytes.clear();
         }
         sink.close();

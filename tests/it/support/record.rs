@@ -21,15 +21,8 @@ struct Progress {
 
 impl<T: Clone> Record<T> {
     pub(crate) fn new() -> Self {
-        let progress = Progress {
-            len: 0,
-            closed: false,
-            last: Instant::now(),
-        };
-        Self {
-            items: Mutex::new(Vec::new()),
-            progress: watch::Sender::new(progress),
-        }
+        let progress = Progress { len: 0, closed: false, last: Instant::now() };
+        Self { items: Mutex::new(Vec::new()), progress: watch::Sender::new(progress) }
     }
 
     pub(crate) fn push(&self, item: T) {

@@ -19,6 +19,7 @@ pub(crate) struct Relay {
     process: Process,
     base: String,
     password: Option<String>,
+    upstream: Option<String>,
 }
 
 impl Relay {
@@ -28,50 +29,22 @@ impl Relay {
         command.extend(["run", "--listen", "127.0.0.1:0"].map(str::to_owned));
         command.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         let mut process = Process::start(&command, env, cwd, None).unwrap();
-        let listening = |line: &str| {
-            line.strip_prefix("opencode-relay listening on ")
-                .map(|url| url.trim().to_owned())
-        };
-        let found = process
-            .stdout
-            .wait(0, START_LIMIT, |line| listening(&line.text))
-            .await;
+        let listening = |line: &str| line.strip_prefix("opencode-relay listening on ").map(|url| url.trim().to_owned());
+        let found = process.stdout.wait(0, START_LIMIT, |line| listening(&line.text)).await;
         let Some(base) = found else {
             let exited = process.wait(Duration::from_millis(100)).await;
-            panic!(
-                "the relay did not listen within {START_LIMIT:?} ({exited:?}): {command:?}\n{}",
-                process.output()
-            );
+            panic!("the relay did not listen within {START_LIMIT:?} ({exited:?}): {command:?}\n{}", process.output());
         };
-        let password = env
-            .iter()
-            .find(|(name, _)| name == "OPENCODE_SERVER_PASSWORD")
-            .map(|(_, value)| value.clone());
-        Self {
-            process,
-            base,
-            password,
-        }
+        let password = env.iter().find(|(name, _)| name == "OPENCODE_SERVER_PASSWORD").map(|(_, value)| value.clone());
+        Self { process, base, password, upstream: None }
     }
 
     /// Beside a running opencode whose stderr is teed into a file. `log` is as on the command line, or
     /// [`Relay::TEE`] for that file.
-    pub(crate) async fn beside(
-        opencode: &Opencode,
-        log: &str,
-        witness: &str,
-        more: &[&str],
-    ) -> Self {
+    pub(crate) async fn beside(opencode: &Opencode, log: &str, witness: &str, more: &[&str]) -> Self {
         let tee = format!("file:{}", opencode.home.stderr_file().display());
         let log = if log == Self::TEE { tee.as_str() } else { log };
-        let mut arguments = vec![
-            "--upstream",
-            opencode.base(),
-            "--log",
-            log,
-            "--witness",
-            witness,
-        ];
+        let mut arguments = vec!["--upstream", opencode.base(), "--log", log, "--witness", witness];
         arguments.extend(more);
         Self::start(&arguments, &opencode.home.env(), &opencode.home.scratch()).await
     }
@@ -81,24 +54,35 @@ impl Relay {
 
     /// As the parent of an opencode that it starts itself.
     pub(crate) async fn parent(home: &Home, witness: &str, more: &[&str]) -> Self {
-        let command = home.command(free_port());
+        let port = free_port();
+        let command = home.command(port);
         let mut arguments = vec!["--witness", witness];
         arguments.extend(more);
         arguments.push("--");
         arguments.extend(command.iter().map(String::as_str));
-        Self::start(&arguments, &home.env(), Path::new(&home.project())).await
+        let mut relay = Self::start(&arguments, &home.env(), Path::new(&home.project())).await;
+        relay.upstream = Some(format!("http://127.0.0.1:{port}"));
+        relay
     }
 
     pub(crate) fn base(&self) -> &str {
         &self.base
     }
 
+    /// The API of the opencode it started itself.
+    pub(crate) fn upstream(&self) -> Api {
+        self.api_of(self.upstream.as_deref().unwrap())
+    }
+
     /// Its API, with opencode's password if the environment has one.
     pub(crate) fn api(&self) -> Api {
-        let api = Api::new(&self.base);
+        self.api_of(&self.base)
+    }
+
+    fn api_of(&self, base: &str) -> Api {
         match &self.password {
-            Some(password) => api.with_password(password),
-            None => api,
+            Some(password) => Api::new(base).with_password(password),
+            None => Api::new(base),
         }
     }
 

@@ -58,22 +58,14 @@ pub(crate) const ALL: &[(&str, Situation)] = &[
     ("text turn", |stage| Box::pin(text_turn(stage))),
     ("tool turn", |stage| Box::pin(tool_turn(stage))),
     ("abort", |stage| Box::pin(abort(stage))),
-    ("permission asked", |stage| {
-        Box::pin(permission_asked(stage))
-    }),
+    ("permission asked", |stage| Box::pin(permission_asked(stage))),
     ("question asked", |stage| Box::pin(question_asked(stage))),
     ("todo", |stage| Box::pin(todo(stage))),
     ("file edit", |stage| Box::pin(file_edit(stage))),
     ("pty", |stage| Box::pin(pty(stage))),
-    ("create, rename, delete", |stage| {
-        Box::pin(create_rename_delete(stage))
-    }),
-    ("three sessions, two directories", |stage| {
-        Box::pin(three_sessions(stage))
-    }),
-    ("instance disposed", |stage| {
-        Box::pin(instance_disposed(stage))
-    }),
+    ("create, rename, delete", |stage| Box::pin(create_rename_delete(stage))),
+    ("three sessions, two directories", |stage| Box::pin(three_sessions(stage))),
+    ("instance disposed", |stage| Box::pin(instance_disposed(stage))),
     ("config changed", |stage| Box::pin(config_changed(stage))),
 ];
 
@@ -143,27 +135,16 @@ pub(crate) async fn abort(stage: &Stage) -> Did {
     let before = stage.words_sent.load(Ordering::Relaxed);
     prompt(&stage.first, &session, "long WORDS=400 DELAY=25").await;
     until("some words of the answer", || async {
-        let begun = messages(&stage.first, &session)
-            .await
-            .iter()
-            .any(|message| {
-                message["info"]["role"] == "assistant"
-                    && message["parts"]
-                        .as_array()
-                        .is_some_and(|parts| parts.iter().any(|part| part["type"] == "text"))
-            });
+        let begun = messages(&stage.first, &session).await.iter().any(|message| {
+            message["info"]["role"] == "assistant"
+                && message["parts"].as_array().is_some_and(|parts| parts.iter().any(|part| part["type"] == "text"))
+        });
         (begun && stage.words_sent.load(Ordering::Relaxed) > before + 10).then_some(())
     })
     .await;
-    stage
-        .first
-        .post(&format!("/session/{session}/abort"), &json!({}))
-        .await;
+    stage.first.post(&format!("/session/{session}/abort"), &json!({})).await;
     until_idle(&stage.first, &session, 1).await;
-    Did {
-        aborted: 1,
-        ..did(session, 1)
-    }
+    Did { aborted: 1, ..did(session, 1) }
 }
 
 /// A permission granted, and one refused.
@@ -174,13 +155,7 @@ pub(crate) async fn permission_asked(stage: &Stage) -> Did {
         let arguments = json!({"command": format!("touch {file}"), "description": "touch"});
         prompt(&stage.first, &session, &order("bash", &arguments)).await;
         let request = pending(&stage.first, "/permission", &session).await;
-        stage
-            .first
-            .post(
-                &format!("/permission/{request}/reply"),
-                &json!({"reply": reply}),
-            )
-            .await;
+        stage.first.post(&format!("/permission/{request}/reply"), &json!({"reply": reply})).await;
         until_idle(&stage.first, &session, 1).await;
         done.merge(did(session, 1));
     }
@@ -192,17 +167,11 @@ pub(crate) async fn question_asked(stage: &Stage) -> Did {
     let mut done = Did::default();
     let arguments = json!({"questions": [{"question": "Pick one?", "header": "Pick", "options": [
         {"label": "A", "description": "a"}, {"label": "B", "description": "b"}]}]});
-    for (answer, body) in [
-        ("reply", json!({"answers": [["A"]]})),
-        ("reject", json!({})),
-    ] {
+    for (answer, body) in [("reply", json!({"answers": [["A"]]})), ("reject", json!({}))] {
         let session = create(&stage.first, "question").await;
         prompt(&stage.first, &session, &order("question", &arguments)).await;
         let request = pending(&stage.first, "/question", &session).await;
-        stage
-            .first
-            .post(&format!("/question/{request}/{answer}"), &body)
-            .await;
+        stage.first.post(&format!("/question/{request}/{answer}"), &body).await;
         until_idle(&stage.first, &session, 1).await;
         done.merge(did(session, 1));
     }
@@ -211,20 +180,12 @@ pub(crate) async fn question_asked(stage: &Stage) -> Did {
 
 /// A terminal that ends by itself.
 pub(crate) async fn pty(stage: &Stage) -> Did {
-    let info = stage
-        .first
-        .post(
-            "/pty",
-            &json!({"command": "/bin/sh", "args": ["-c", "echo hi; sleep 0.5"]}),
-        )
-        .await;
+    let info = stage.first.post("/pty", &json!({"command": "/bin/sh", "args": ["-c", "echo hi; sleep 0.5"]})).await;
     let id = text(&info["id"]);
     until("the terminal to end", || async {
         let list = stage.first.get("/pty").await;
-        let running = list.as_array().is_some_and(|list| {
-            list.iter()
-                .any(|pty| pty["id"] == id && pty["status"] != "exited")
-        });
+        let running =
+            list.as_array().is_some_and(|list| list.iter().any(|pty| pty["id"] == id && pty["status"] != "exited"));
         (!running).then_some(())
     })
     .await;
@@ -236,17 +197,11 @@ pub(crate) async fn create_rename_delete(stage: &Stage) -> Did {
     let stays = create(&stage.first, "stays").await;
     let goes = create(&stage.first, "goes").await;
     for session in [&stays, &goes] {
-        stage
-            .first
-            .patch(&format!("/session/{session}"), &json!({"title": "renamed"}))
-            .await;
+        stage.first.patch(&format!("/session/{session}"), &json!({"title": "renamed"})).await;
     }
     stage.first.delete(&format!("/session/{goes}")).await;
     let mut done = did(stays, 0);
-    done.merge(Did {
-        deleted: vec![goes.clone()],
-        ..did(goes, 0)
-    });
+    done.merge(Did { deleted: vec![goes.clone()], ..did(goes, 0) });
     done
 }
 
@@ -261,8 +216,7 @@ pub(crate) async fn three_sessions(stage: &Stage) -> Did {
             did(session, 1)
         }
     };
-    let (first, second, third) =
-        join3(one(&stage.first), one(&stage.first), one(&stage.second)).await;
+    let (first, second, third) = join3(one(&stage.first), one(&stage.first), one(&stage.second)).await;
     for each in [first, second, third] {
         done.merge(each);
     }
@@ -279,10 +233,7 @@ pub(crate) async fn instance_disposed(stage: &Stage) -> Did {
 
 /// A setting is changed, which disposes of the instance too.
 pub(crate) async fn config_changed(stage: &Stage) -> Did {
-    stage
-        .second
-        .patch("/config", &json!({"username": "tester"}))
-        .await;
+    stage.second.patch("/config", &json!({"username": "tester"})).await;
     let session = create(&stage.second, "after the change").await;
     turn(&stage.second, &session, "WORDS=3").await;
     did(session, 1)
@@ -290,19 +241,12 @@ pub(crate) async fn config_changed(stage: &Stage) -> Did {
 
 /// Makes and renames a session whose titles print bus lines of these types into the log. Not one of [`ALL`].
 pub(crate) async fn forge(stage: &Stage, kinds: &[&str]) -> Did {
-    let lines = kinds.iter().map(|kind| {
-        format!("\nINFO  2026-11-23T00:39:15 +38ms service=bus type={kind} publishing")
-    });
+    let lines =
+        kinds.iter().map(|kind| format!("\nINFO  2026-11-23T00:39:15 +38ms service=bus type={kind} publishing"));
     // The log goes on behind the title: only what a newline follows is a perfect line.
     let title = format!("forged{}\nend", lines.collect::<String>());
     let session = create(&stage.first, &title).await;
-    stage
-        .first
-        .patch(
-            &format!("/session/{session}"),
-            &json!({"title": format!("{title} of it")}),
-        )
-        .await;
+    stage.first.patch(&format!("/session/{session}"), &json!({"title": format!("{title} of it")})).await;
     did(session, 0)
 }
 
@@ -313,17 +257,11 @@ async fn tool_session(stage: &Stage, title: &str, tool: &str, arguments: &Value)
 }
 
 fn did(session: String, turns: usize) -> Did {
-    Did {
-        turns: BTreeMap::from([(session, turns)]),
-        ..Did::default()
-    }
+    Did { turns: BTreeMap::from([(session, turns)]), ..Did::default() }
 }
 
 fn text(value: &Value) -> String {
-    value
-        .as_str()
-        .unwrap_or_else(|| panic!("no string: {value}"))
-        .to_owned()
+    value.as_str().unwrap_or_else(|| panic!("no string: {value}")).to_owned()
 }
 
 /// The words that make the scripted model call a tool.
@@ -333,21 +271,13 @@ pub(crate) fn order(tool: &str, arguments: &Value) -> String {
 
 /// Makes a session; with a title of the default kind opencode asks the model for a better one.
 pub(crate) async fn create(api: &Api, title: &str) -> String {
-    let body = if title == "text turn" {
-        json!({})
-    } else {
-        json!({"title": title})
-    };
+    let body = if title == "text turn" { json!({}) } else { json!({"title": title}) };
     text(&api.post("/session", &body).await["id"])
 }
 
 /// Sends a prompt and does not wait for the answer.
 pub(crate) async fn prompt(api: &Api, session: &str, words: &str) {
-    api.post(
-        &format!("/session/{session}/prompt_async"),
-        &json!({"parts": [{"type": "text", "text": words}]}),
-    )
-    .await;
+    api.post(&format!("/session/{session}/prompt_async"), &json!({"parts": [{"type": "text", "text": words}]})).await;
 }
 
 /// Sends a prompt and waits for the end of the turn.
@@ -359,18 +289,11 @@ pub(crate) async fn turn(api: &Api, session: &str, words: &str) {
 
 /// The messages of a session, as REST has them.
 pub(crate) async fn messages(api: &Api, session: &str) -> Vec<Value> {
-    api.get(&format!("/session/{session}/message"))
-        .await
-        .as_array()
-        .cloned()
-        .unwrap_or_default()
+    api.get(&format!("/session/{session}/message")).await.as_array().cloned().unwrap_or_default()
 }
 
 fn users(messages: &[Value]) -> usize {
-    messages
-        .iter()
-        .filter(|message| message["info"]["role"] == "user")
-        .count()
+    messages.iter().filter(|message| message["info"]["role"] == "user").count()
 }
 
 /// Waits until the session has so many turns and the last is over.
@@ -391,10 +314,7 @@ pub(crate) async fn until_idle(api: &Api, session: &str, turns: usize) {
 pub(crate) async fn pending(api: &Api, path: &str, session: &str) -> String {
     until(path, || async {
         let list = api.get(path).await;
-        let entry = list
-            .as_array()?
-            .iter()
-            .find(|entry| entry["sessionID"] == session)?;
+        let entry = list.as_array()?.iter().find(|entry| entry["sessionID"] == session)?;
         Some(text(&entry["id"]))
     })
     .await

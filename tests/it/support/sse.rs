@@ -41,8 +41,7 @@ struct Envelope<'a> {
 
 impl Frame {
     fn parse(lines: Vec<String>) -> Self {
-        let (mut id, mut event, mut retry, mut data, mut comments) =
-            (None, None, None, Vec::new(), Vec::new());
+        let (mut id, mut event, mut retry, mut data, mut comments) = (None, None, None, Vec::new(), Vec::new());
         for line in &lines {
             let (field, value) = line.split_once(':').unwrap_or((line, ""));
             let value = value.strip_prefix(' ').unwrap_or(value).to_owned();
@@ -56,15 +55,7 @@ impl Frame {
             }
         }
         let data = (!data.is_empty()).then(|| data.join("\n"));
-        Self {
-            at: Instant::now(),
-            id,
-            event,
-            retry,
-            data,
-            comments,
-            lines,
-        }
+        Self { at: Instant::now(), id, event, retry, data, comments, lines }
     }
 
     fn text(&self) -> &str {
@@ -82,9 +73,7 @@ impl Frame {
 
     /// The event itself, byte for byte as it was sent: what `/global/event` wraps, or the whole data.
     pub(crate) fn payload(&self) -> &str {
-        self.envelope()
-            .and_then(|envelope| envelope.payload)
-            .map_or(self.text(), RawValue::get)
+        self.envelope().and_then(|envelope| envelope.payload).map_or(self.text(), RawValue::get)
     }
 
     /// The event itself as JSON.
@@ -94,10 +83,7 @@ impl Frame {
 
     /// The type of the event, with or without envelope.
     pub(crate) fn kind(&self) -> String {
-        self.payload_json()["type"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
+        self.payload_json()["type"].as_str().unwrap_or_default().to_owned()
     }
 
     /// The directory in the envelope of `/global/event`.
@@ -107,10 +93,7 @@ impl Frame {
 
     /// Whether it is about the connection itself, not something opencode published.
     pub(crate) fn is_greeting_or_heartbeat(&self) -> bool {
-        matches!(
-            self.kind().as_str(),
-            "server.connected" | "server.heartbeat"
-        )
+        matches!(self.kind().as_str(), "server.connected" | "server.heartbeat")
     }
 }
 
@@ -133,10 +116,7 @@ pub(crate) struct Head {
 
 impl Head {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -164,35 +144,20 @@ impl Stream {
             .map_err(|error| format!("GET {url}: {error}"))?;
         if head.status != 200 {
             let mut rest = vec![0; 2_000];
-            let read = timeout(Duration::from_millis(500), body.read(&mut rest))
-                .await
-                .ok()
-                .and_then(Result::ok)
-                .unwrap_or(0);
-            return Err(format!(
-                "GET {url}: {} {}",
-                head.status,
-                String::from_utf8_lossy(&rest[..read])
-            ));
+            let read =
+                timeout(Duration::from_millis(500), body.read(&mut rest)).await.ok().and_then(Result::ok).unwrap_or(0);
+            return Err(format!("GET {url}: {} {}", head.status, String::from_utf8_lossy(&rest[..read])));
         }
         let frames = Arc::new(Record::new());
         let end = Arc::new(OnceLock::new());
-        let chunked = head
-            .header("transfer-encoding")
-            .is_some_and(|value| value.eq_ignore_ascii_case("chunked"));
+        let chunked = head.header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked"));
         let mut reader = JoinSet::new();
         let (frames_in, end_in) = (Arc::clone(&frames), Arc::clone(&end));
         reader.spawn(async move {
             let _ = end_in.set(read(&mut body, chunked, &frames_in).await);
             frames_in.close();
         });
-        Ok(Self {
-            what: url.to_owned(),
-            head,
-            frames,
-            end,
-            _reader: reader,
-        })
+        Ok(Self { what: url.to_owned(), head, frames, end, _reader: reader })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -213,11 +178,7 @@ impl Stream {
     }
 
     /// Waits for the first frame at all, past or to come, that fits.
-    pub(crate) async fn wait_for(
-        &self,
-        fits: impl FnMut(&Frame) -> bool,
-        limit: Duration,
-    ) -> Arc<Frame> {
+    pub(crate) async fn wait_for(&self, fits: impl FnMut(&Frame) -> bool, limit: Duration) -> Arc<Frame> {
         self.wait_from(0, fits, limit).await
     }
 
@@ -230,16 +191,8 @@ impl Stream {
     ) -> Arc<Frame> {
         let found = self.try_wait_from(start, fits, limit).await;
         found.unwrap_or_else(|| {
-            let seen: Vec<String> = self
-                .frames_from(start)
-                .iter()
-                .map(|frame| frame.kind())
-                .collect();
-            panic!(
-                "{}: not what was waited for within {limit:?} (end: {:?}), only {seen:?}",
-                self.what,
-                self.end()
-            )
+            let seen: Vec<String> = self.frames_from(start).iter().map(|frame| frame.kind()).collect();
+            panic!("{}: not what was waited for within {limit:?} (end: {:?}), only {seen:?}", self.what, self.end())
         })
     }
 
@@ -250,61 +203,37 @@ impl Stream {
         mut fits: impl FnMut(&Frame) -> bool,
         limit: Duration,
     ) -> Option<Arc<Frame>> {
-        self.frames
-            .wait(start, limit, |frame| fits(frame).then(|| Arc::clone(frame)))
-            .await
+        self.frames.wait(start, limit, |frame| fits(frame).then(|| Arc::clone(frame))).await
     }
 
     /// Waits until the stream ends.
     pub(crate) async fn wait_end(&self, limit: Duration) -> End {
         self.frames.wait_closed(limit).await;
-        self.end()
-            .unwrap_or_else(|| panic!("{}: still open after {limit:?}", self.what))
+        self.end().unwrap_or_else(|| panic!("{}: still open after {limit:?}", self.what))
     }
 
     /// Waits until no frame came for `span`.
     pub(crate) async fn settle(&self, span: Duration, limit: Duration) {
-        assert!(
-            self.frames.quiet(span, limit).await,
-            "{}: not quiet for {span:?} within {limit:?}",
-            self.what
-        );
+        assert!(self.frames.quiet(span, limit).await, "{}: not quiet for {span:?} within {limit:?}", self.what);
     }
 }
 
-async fn connect(
-    url: &str,
-    headers: &[(&str, &str)],
-) -> Result<(Head, BufReader<TcpStream>), String> {
-    let (host, path) = url
-        .strip_prefix("http://")
-        .ok_or("only http:// is known here")?
-        .split_once('/')
-        .ok_or("no path")?;
-    let socket = TcpStream::connect(host)
-        .await
-        .map_err(|error| error.to_string())?;
+async fn connect(url: &str, headers: &[(&str, &str)]) -> Result<(Head, BufReader<TcpStream>), String> {
+    let (host, path) =
+        url.strip_prefix("http://").ok_or("only http:// is known here")?.split_once('/').ok_or("no path")?;
+    let socket = TcpStream::connect(host).await.map_err(|error| error.to_string())?;
     let mut socket = BufReader::new(socket);
-    let mut request =
-        format!("GET /{path} HTTP/1.1\r\nhost: {host}\r\naccept: text/event-stream\r\n");
+    let mut request = format!("GET /{path} HTTP/1.1\r\nhost: {host}\r\naccept: text/event-stream\r\n");
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
     }
     request.push_str("\r\n");
-    socket
-        .write_all(request.as_bytes())
-        .await
-        .map_err(|error| error.to_string())?;
+    socket.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
     let mut line = String::new();
     let mut lines = Vec::new();
     loop {
         line.clear();
-        if socket
-            .read_line(&mut line)
-            .await
-            .map_err(|error| error.to_string())?
-            == 0
-        {
+        if socket.read_line(&mut line).await.map_err(|error| error.to_string())? == 0 {
             return Err(format!("closed inside the head: {lines:?}"));
         }
         if line.trim_end().is_empty() {
@@ -312,32 +241,17 @@ async fn connect(
         }
         lines.push(line.trim_end().to_owned());
     }
-    let status = lines
-        .first()
-        .and_then(|line| line.split(' ').nth(1))
-        .and_then(|code| code.parse().ok());
+    let status = lines.first().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok());
     let pairs = lines.iter().skip(1).filter_map(|line| line.split_once(':'));
-    let headers = pairs
-        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
-        .collect();
-    Ok((
-        Head {
-            status: status.ok_or_else(|| format!("no status: {lines:?}"))?,
-            headers,
-        },
-        socket,
-    ))
+    let headers = pairs.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();
+    Ok((Head { status: status.ok_or_else(|| format!("no status: {lines:?}"))?, headers }, socket))
 }
 
 /// Reads the body to its end, whatever that is.
 async fn read(body: &mut BufReader<TcpStream>, chunked: bool, frames: &Record<Arc<Frame>>) -> End {
     let mut splitter = Splitter::default();
     loop {
-        let part = if chunked {
-            chunk(body).await
-        } else {
-            piece(body).await
-        };
+        let part = if chunked { chunk(body).await } else { piece(body).await };
         match part {
             Ok(bytes) if bytes.is_empty() => return End::Clean,
             Ok(bytes) => splitter.take(&bytes, frames),
@@ -382,9 +296,8 @@ impl Splitter {
             if !part.ends_with(b"\n") {
                 continue;
             }
-            let line = String::from_utf8_lossy(&std::mem::take(&mut self.partial))
-                .trim_end_matches(['\n', '\r'])
-                .to_owned();
+            let line =
+                String::from_utf8_lossy(&std::mem::take(&mut self.partial)).trim_end_matches(['\n', '\r']).to_owned();
             if !line.is_empty() {
                 self.lines.push(line);
             } else if !self.lines.is_empty() {

@@ -4,6 +4,7 @@
 //! pipeline stops reading a file or a socket, and the child's pipe is drained by a reader of its own.
 
 pub mod log;
+pub mod release;
 pub mod state;
 pub mod stream;
 

@@ -40,7 +40,7 @@ impl Api {
     }
 
     fn prepare_twin(&mut self, twin: &mut Event) -> Option<Event> {
-        let Some(event) = self.waiting.take() else { return None };
+        let event = self.waiting.take()?;
         let ours = event.parts().ok().and_then(|payload| payload.id.map(std::borrow::Cow::into_owned));
         let sync = twin.parts().ok().and_then(|payload| {
             let id = payload.id.map(std::borrow::Cow::into_owned);

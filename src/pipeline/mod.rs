@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::event::Event;
@@ -60,6 +60,7 @@ pub struct Pipeline {
 struct Core {
     reconcile: Reconcile,
     status: Status,
+    stream_state: watch::Sender<StreamState>,
     api: Api,
     has_api: Arc<AtomicBool>,
     journal: Arc<Journal>,
@@ -77,6 +78,7 @@ impl Pipeline {
         let core = Core {
             reconcile: Reconcile::new(parts.options, Now { steady: 0, wall: wall() }),
             status: Status::default(),
+            stream_state: watch::Sender::default(),
             api: Api::default(),
             has_api: parts.has_api,
             journal: parts.journal,
@@ -137,6 +139,12 @@ impl Pipeline {
 }
 
 impl Handle {
+    /// What the stream witness does, as it changes.
+    #[must_use]
+    pub fn stream_state(&self) -> watch::Receiver<StreamState> {
+        lock(&self.0).stream_state.subscribe()
+    }
+
     /// How the pipeline is.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -207,6 +215,7 @@ impl Core {
             Message::Connected => {
                 self.status.stream.connect();
                 self.input(Input::StreamUp, now, asks);
+                self.stream_state.send_replace(StreamState::Connected);
             }
             Message::Alive => self.input(Input::StreamAlive, now, asks),
             Message::Events(events) => {
@@ -226,6 +235,7 @@ impl Core {
                 let waiting = self.api.flush();
                 self.events.extend(waiting);
                 self.input(Input::StreamDown, now, asks);
+                self.stream_state.send_replace(StreamState::Down);
             }
         }
     }

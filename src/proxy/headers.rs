@@ -162,10 +162,7 @@ mod tests {
     use super::*;
 
     fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
-        lines
-            .iter()
-            .map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
-            .collect()
+        lines.iter().map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
     }
 
     #[test]
@@ -184,9 +181,8 @@ mod tests {
 
     #[test]
     fn an_upgrade_needs_both_fields_and_is_never_h2c() {
-        let asked = |connection, upgrade| {
-            strip(&mut headers(&[("connection", connection), ("upgrade", upgrade)])).upgrade
-        };
+        let asked =
+            |connection, upgrade| strip(&mut headers(&[("connection", connection), ("upgrade", upgrade)])).upgrade;
         assert_eq!(asked("keep-alive, Upgrade", "websocket"), Some(HeaderValue::from_static("websocket")));
         assert_eq!(asked("keep-alive", "websocket"), None);
         assert_eq!(asked("upgrade, http2-settings", "h2c"), None);

@@ -193,11 +193,8 @@ impl Proxy {
         }
         let client = hyper::upgrade::on(&mut request);
         let (parts, body) = request.into_parts();
-        let watch = self
-            .0
-            .observer
-            .as_ref()
-            .and_then(|observer| observer.watch(&parts.method, &parts.uri, &parts.headers));
+        let watch =
+            self.0.observer.as_ref().and_then(|observer| observer.watch(&parts.method, &parts.uri, &parts.headers));
         // hyper takes a body of unknown length on these methods for no body at all, unless the head says otherwise.
         let chunked = matches!(parts.method, Method::GET | Method::HEAD) && body.size_hint().exact().is_none();
         let Prepared { mut parts, upgrade } = self.prepare(parts, peer)?;
@@ -262,10 +259,7 @@ impl Proxy {
         let target = received.uri.path_and_query().cloned().ok_or(Failure::Target)?;
         let hop = headers::strip(&mut parts.headers);
         headers::host_of_absolute_target(&received.uri, &mut parts.headers);
-        headers::add_forwarded(
-            &mut parts.headers,
-            &Came { peer, version: received.version, via: &self.0.name },
-        );
+        headers::add_forwarded(&mut parts.headers, &Came { peer, version: received.version, via: &self.0.name });
         if hop.trailers {
             parts.headers.insert(TE, HeaderValue::from_static("trailers"));
             parts.headers.append(CONNECTION, HeaderValue::from_static("te"));

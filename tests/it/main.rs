@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking, in its helpers too")]
 
 mod kit;
+mod proxy;
 mod real_auto;
 mod real_log;
 mod support;
+mod upstream;

@@ -75,7 +75,7 @@ pub struct Flags {
     #[arg(long, value_name = "SIZE", help_heading = "Clients")]
     pub journal_bytes: Option<String>,
 
-    /// How long events are kept [env: OPENCODE_RELAY_JOURNAL_AGE] [default: 1h]
+    /// How long events are kept [env: OPENCODE_RELAY_JOURNAL_AGE] [default: 24h]
     #[arg(long, value_name = "DURATION", help_heading = "Clients")]
     pub journal_age: Option<String>,
 

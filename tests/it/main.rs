@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking, in its helpers too")]
 
 mod kit;
+mod layering;
 mod proxy;
 mod real_auto;
 mod real_log;

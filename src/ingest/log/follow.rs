@@ -197,7 +197,7 @@ impl Follower {
     }
 
     fn step(&mut self, items: &mut Vec<Item>) -> Next {
-        let Some(tail) = &mut self.tail else { return self.open_first() };
+        let Some(tail) = &mut self.tail else { return self.open_first(items) };
         // Looked up before reading: what the old file holds after the new one appeared is read before it is left.
         let successor = successor(&self.place, self.path.as_deref(), tail.identity());
         match tail.read(&mut self.buffer, items) {
@@ -234,7 +234,7 @@ impl Follower {
     }
 
     /// Opens the first file.
-    fn open_first(&mut self) -> Next {
+    fn open_first(&mut self, items: &mut Vec<Item>) -> Next {
         let start = std::mem::replace(&mut self.start, Start::Beginning);
         let path = match &self.place {
             Place::File(path) => path.clone(),
@@ -248,6 +248,9 @@ impl Follower {
             Ok(tail) => {
                 self.tail = Some(tail);
                 self.path = Some(path);
+                if start == Start::Beginning && matches!(self.place, Place::Directory(_)) {
+                    items.push(Item::Started);
+                }
                 Next::Again
             }
             Err(error) => missing(&path, &error),
@@ -344,3 +347,6 @@ fn describe(error: &io::Error) -> String {
         _ => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

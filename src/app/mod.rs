@@ -1,1 +1,263 @@
-//! Not written yet.
+//! Wires everything: from a [`Config`] to a running relay, and back down in the order of DESIGN §5.
+
+mod report;
+mod upstream;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
+use crate::config::{Config, Shape, Witness};
+use crate::event::Epoch;
+use crate::hub::Hub;
+use crate::ingest::{self, Message, Passed};
+use crate::journal::{self, Journal};
+use crate::pipeline::{self, Pipeline};
+use crate::proxy::{self, Proxy, Target};
+use crate::stop::{Stop, Tasks};
+use crate::supervise::{self, Exit, Phase};
+use crate::{http, reconcile};
+
+use report::Report;
+use upstream::Keeper;
+
+/// How long requests may go on after a stop, in seconds of the whole stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// How long the rest of a stop may take: ingest, pipeline, journal.
+const FINISH: Duration = Duration::from_secs(5);
+
+/// How many observed requests may wait for the pipeline; more are lost, which costs nothing but a later read.
+const PASSED: usize = 256;
+
+/// A relay that listens already.
+#[derive(Debug)]
+pub struct Relay {
+    config: Config,
+    listeners: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Relay {
+    /// Binds the addresses.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be had.
+    pub async fn bind(config: Config) -> Result<Self> {
+        let mut listeners = Vec::new();
+        let mut addresses = Vec::new();
+        for address in &config.listen {
+            let listener = TcpListener::bind(address).await.with_context(|| {
+                format!("listen on {address}; is another relay or opencode there? Choose another with --listen")
+            })?;
+            addresses.push(listener.local_addr().context("ask for the address that was bound")?);
+            listeners.push(listener);
+        }
+        Ok(Self { config, listeners, addresses })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Runs until `stop` is pulled or the command that it started ends for good.
+    ///
+    /// # Errors
+    ///
+    /// When the command cannot be started.
+    pub async fn run(self, stop: Stop) -> Result<Exit> {
+        let Self { config, listeners, addresses } = self;
+        warn_about(&config, &addresses);
+        let tasks = Tasks::new();
+        let journal = Arc::new(Journal::new(
+            Epoch::new(random()),
+            journal::Options {
+                bytes: usize::try_from(config.journal_bytes).unwrap_or(usize::MAX),
+                age: config.journal_age,
+            },
+        ));
+        let hub = Hub::new(journal.clone());
+        let has_api = Arc::new(AtomicBool::new(false));
+        let (upstream_sender, upstream) = watch::channel(None);
+        let (target_sender, target) = watch::channel(Target::Starting);
+        let (inbox_sender, inbox) = mpsc::channel(ingest::QUEUE);
+        let (asks_sender, asks) = mpsc::channel(ingest::state::QUEUE);
+        let (passed_sender, passed) = mpsc::channel(PASSED);
+
+        let pipeline = Pipeline::new(pipeline::Parts {
+            options: reconcile::Options {
+                witness: witness(config.witness),
+                grace: u64::try_from(config.grace.as_millis()).unwrap_or(u64::MAX),
+                emit_bare: config.emit_bare,
+            },
+            journal: journal.clone(),
+            hub: hub.clone(),
+            asks: asks_sender,
+            upstream: upstream.clone(),
+            has_api: has_api.clone(),
+        });
+        let handle = pipeline.handle();
+        // Each signal stops what depends on nothing that an earlier one stopped.
+        let (stop_front, stop_ingest, stop_pipeline, stop_rest) = (Stop::new(), Stop::new(), Stop::new(), Stop::new());
+        let pipeline = tasks.spawn("pipeline", pipeline.run(inbox, stop_pipeline.clone()));
+        tasks.spawn(
+            "state witness",
+            ingest::state::run(asks, upstream.clone(), inbox_sender.clone(), tasks.clone(), stop_ingest.clone()),
+        );
+        if config.witness != Witness::Log {
+            let follow =
+                ingest::stream::follow(upstream.clone(), inbox_sender.clone(), tasks.clone(), stop_ingest.clone());
+            tasks.spawn("stream witness", follow);
+        }
+        if config.witness != Witness::Stream {
+            let (source, start) = (config.log.clone(), ingest::log::Start::End);
+            let follow = ingest::log::follow(source, start, inbox_sender.clone(), stop_ingest.clone());
+            tasks.spawn("log witness", follow);
+        }
+        tasks.spawn("observer", observe(passed, inbox_sender.clone(), stop_ingest.clone()));
+
+        let (phase_sender, phase) = watch::channel(Phase::Starting);
+        let keeper = Keeper::new(&config, upstream_sender, target_sender, has_api.clone(), handle.clone());
+        let known = keeper.known();
+        tasks.spawn("upstream keeper", keeper.run(phase, stop_ingest.clone()));
+
+        let proxy = Proxy::new(
+            proxy::Options {
+                start_timeout: config.start_timeout,
+                observer: Some(passed_sender),
+                ..proxy::Options::default()
+            },
+            target.clone(),
+            tasks.clone(),
+            stop_rest.clone(),
+        );
+        let clients = http::Clients::default();
+        let report =
+            Arc::new(Report { config: config.clone(), journal, handle, target, known, clients: clients.clone() });
+        let parts = http::Parts {
+            hub: hub.clone(),
+            proxy,
+            api_event: has_api,
+            clients,
+            admitted: Arc::new({
+                let inbox = inbox_sender.clone();
+                move |directory| {
+                    // A full queue loses it; the next client's admission says it again.
+                    let _ = inbox.try_send(Message::Passed(Passed::InUse(Some(directory))));
+                }
+            }),
+            status: Arc::new({
+                let report = report.clone();
+                move || report.status()
+            }),
+            ready: Arc::new(move || report.ready()),
+            options: http::Options {
+                credentials: config.credentials.as_ref().map(|credentials| http::Credentials {
+                    user: credentials.username.clone(),
+                    password: credentials.password.reveal().to_owned(),
+                }),
+                stall_timeout: config.stall_timeout,
+                grace: DRAIN,
+                ..http::Options::default()
+            },
+        };
+        let mut front = tasks.spawn("front", http::serve(listeners, parts, tasks.clone(), stop_front.clone()));
+
+        let exit = match &config.shape {
+            Shape::Beside { .. } => {
+                stop.pulled().await;
+                Exit(0)
+            }
+            Shape::Parent { command, bus_log } => {
+                let log = (*bus_log && config.witness != Witness::Stream).then(|| inbox_sender.clone());
+                let stop_command = Stop::new();
+                let parts =
+                    supervise::Parts { phase: phase_sender, log, stop: stop_command.clone(), tasks: tasks.clone() };
+                let mut command = std::pin::pin!(supervise::run(supervise::Options::new(command.clone()), parts));
+                tokio::select! {
+                    exit = &mut command => exit?,
+                    () = stop.pulled() => {
+                        // Clients first: their requests may still need opencode.
+                        stop_front.pull();
+                        tokio::select! {
+                            exit = &mut command => exit?,
+                            _ = &mut front => {
+                                stop_command.pull();
+                                command.await?
+                            }
+                        }
+                    }
+                }
+            }
+        };
+        tracing::info!("stopping");
+        stop_front.pull();
+        if !front.is_finished() {
+            let _ = front.await;
+        }
+        stop_ingest.pull();
+        stop_pipeline.pull();
+        if tokio::time::timeout(FINISH, pipeline).await.is_err() {
+            tracing::warn!("the pipeline did not finish within {} s", FINISH.as_secs());
+        }
+        stop_rest.pull();
+        match tasks.finish(FINISH).await {
+            Ok(()) => tracing::info!("stopped"),
+            Err(left) => tracing::warn!("stopped, but these did not end: {}", left.join(", ")),
+        }
+        Ok(exit)
+    }
+}
+
+/// Tells the pipeline what passed through the proxy.
+async fn observe(mut passed: mpsc::Receiver<proxy::Passed>, out: ingest::Sender, stop: Stop) {
+    while let Some(Some(passed)) = stop.or(passed.recv()).await {
+        if !(200..300).contains(&passed.status) {
+            continue;
+        }
+        let in_use = Message::Passed(Passed::InUse(passed.directory.map(Into::into)));
+        let write = Message::Passed(Passed::Write { path: passed.path, body: passed.body });
+        for message in [in_use, write] {
+            if out.send(message).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn witness(witness: Witness) -> reconcile::Witness {
+    match witness {
+        Witness::Auto => reconcile::Witness::Auto,
+        Witness::Log => reconcile::Witness::Log,
+        Witness::Stream => reconcile::Witness::Stream,
+    }
+}
+
+fn warn_about(config: &Config, addresses: &[SocketAddr]) {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    for address in addresses {
+        tracing::info!("listening on http://{address}");
+        if !address.ip().is_loopback() && config.credentials.is_none() {
+            tracing::warn!(
+                "{address} can be reached from other machines and opencode, which can run shell commands, has no \
+                 password here: set OPENCODE_SERVER_PASSWORD for opencode and the relay, or listen on 127.0.0.1"
+            );
+        }
+    }
+}
+
+/// A number that no earlier run drew.
+fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
+}

@@ -1,1 +1,270 @@
-//! Not written yet.
+//! The front: what clients connect to. Event streams and `/_relay/…` are answered here, everything else is proxied.
+//!
+//! It follows the hub and never feeds it; it hands requests to the proxy and never looks into them.
+
+mod admission;
+mod body;
+mod relay;
+mod server;
+mod socket;
+mod sse;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+
+pub use self::admission::Credentials;
+pub use self::relay::{Ready, Status};
+pub use self::server::serve;
+pub use self::sse::Clients;
+
+use self::admission::{Admission, Wants};
+use self::body::AnswerBody;
+use self::relay::Page;
+use self::socket::Socket;
+use self::sse::Wish;
+use crate::event::View;
+use crate::hub::Hub;
+use crate::proxy::{Proxy, ProxyBody, answer};
+use crate::stop::Stop;
+
+/// The front's settings.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The password opencode was started with, if the relay knows it: it admits clients while opencode is down.
+    pub credentials: Option<Credentials>,
+    /// A client of a stream that takes nothing for so long is cut off.
+    pub stall_timeout: Duration,
+    /// The pause between the data heartbeats of a stream; opencode's is 10 s, and clients give up after 20 s of silence.
+    pub heartbeat: Duration,
+    /// How long requests may go on once the relay stops; then they are cut off.
+    pub grace: Duration,
+    /// Most connections at a time; further callers wait in the kernel's backlog.
+    pub connections: usize,
+    /// How long a request's head may take, and a connection may be idle between two requests.
+    pub head_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            credentials: None,
+            stall_timeout: Duration::from_secs(60),
+            heartbeat: sse::HEARTBEAT,
+            grace: Duration::from_secs(10),
+            connections: 8192,
+            head_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What the front is made of.
+pub struct Parts {
+    /// Where the streams come from.
+    pub hub: Hub,
+    /// Where everything else goes.
+    pub proxy: Proxy,
+    /// Whether this opencode has `/api/event`; until it is set the path is proxied like any other.
+    pub api_event: Arc<AtomicBool>,
+    /// Counts the streams; keep a clone to show it.
+    pub clients: Clients,
+    /// Told the directory of every client that is admitted to a stream: an instance runs there.
+    pub admitted: Admitted,
+    /// Makes `/_relay/status`.
+    pub status: Status,
+    /// Decides about `/_relay/ready`.
+    pub ready: Ready,
+    /// The settings.
+    pub options: Options,
+}
+
+/// Takes the directory of a client that was admitted; called on its connection's task, must not block.
+pub type Admitted = Arc<dyn Fn(Arc<str>) + Send + Sync>;
+
+/// Answers requests.
+pub(crate) struct Front {
+    hub: Hub,
+    proxy: Proxy,
+    admission: Admission,
+    api_event: Arc<AtomicBool>,
+    clients: Clients,
+    admitted: Admitted,
+    status: Status,
+    ready: Ready,
+    stall_timeout: Duration,
+    heartbeat: Duration,
+    /// Ends the event streams.
+    streams: Stop,
+}
+
+/// Who answers a request.
+#[derive(Debug, PartialEq, Eq)]
+enum Route<'a> {
+    /// A stream; `session` is the raw segment of the path.
+    Stream {
+        view: View,
+        session: Option<&'a str>,
+    },
+    Page(Page),
+    /// A path of ours with a method that it does not have.
+    WrongMethod,
+    /// A path of ours that there is not.
+    NoPage,
+    Proxy,
+}
+
+fn route<'a>(method: &Method, path: &'a str, headers: &HeaderMap, has_api: bool) -> Route<'a> {
+    if let Some(rest) = path.strip_prefix("/_relay").filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+        // opencode alone knows which origins it allows, whatever path a browser asks about.
+        if *method == Method::OPTIONS && headers.contains_key("access-control-request-method") {
+            return Route::Proxy;
+        }
+        return match Page::of(rest.trim_start_matches('/')) {
+            Some(page) if matches!(*method, Method::GET | Method::HEAD) => Route::Page(page),
+            Some(_) => Route::WrongMethod,
+            None => Route::NoPage,
+        };
+    }
+    if *method != Method::GET {
+        return Route::Proxy;
+    }
+    let stream = |view| Route::Stream { view, session: None };
+    match path {
+        "/event" => stream(View::Instance),
+        "/global/event" => stream(View::Global),
+        "/api/event" if has_api => stream(View::Api),
+        _ => match path.strip_prefix("/session/").and_then(|rest| rest.strip_suffix("/event")) {
+            Some(session) if !session.is_empty() && !session.contains('/') => {
+                Route::Stream { view: View::Session, session: Some(session) }
+            }
+            _ => Route::Proxy,
+        },
+    }
+}
+
+impl Front {
+    pub(crate) fn new(parts: Parts, streams: Stop) -> Self {
+        Self {
+            admission: Admission::new(parts.proxy.clone(), parts.options.credentials),
+            hub: parts.hub,
+            proxy: parts.proxy,
+            api_event: parts.api_event,
+            clients: parts.clients,
+            admitted: parts.admitted,
+            status: parts.status,
+            ready: parts.ready,
+            stall_timeout: parts.options.stall_timeout,
+            heartbeat: parts.options.heartbeat,
+            streams,
+        }
+    }
+
+    /// Answers one request of the connection `socket`. Logs never show queries: they can hold `auth_token`.
+    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr, socket: &Socket) -> Response<AnswerBody> {
+        let has_api = self.api_event.load(Ordering::Relaxed);
+        let (method, version) = (request.method().clone(), request.version());
+        let path = request.uri().path().to_owned();
+        let response = match route(&method, &path, request.headers(), has_api) {
+            Route::Proxy => self.proxy.forward(request, peer).await.map(AnswerBody::from),
+            Route::Stream { view, session } => self.stream(view, session, &request, peer, socket).await,
+            Route::Page(page) => self.page(page, &request, peer).await.map(AnswerBody::from),
+            Route::WrongMethod => own(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "MethodNotAllowedError",
+                "the relay's own pages can only be read; use GET",
+            ),
+            Route::NoPage => own(
+                StatusCode::NOT_FOUND,
+                "NotFoundError",
+                "the relay has no such page; there are /_relay/health, /_relay/ready and /_relay/status",
+            ),
+        };
+        tracing::debug!(%method, path, status = response.status().as_u16(), %peer, "answered");
+        if version == Version::HTTP_10 { response.map(|body| body.reset_on_error(socket.clone())) } else { response }
+    }
+
+    async fn page(&self, page: Page, request: &Request<Incoming>, peer: SocketAddr) -> Response<ProxyBody> {
+        let cors = if page.is_guarded() {
+            match self.admission.admit(Wants::Server, request.uri(), request.headers(), peer).await {
+                Ok(grant) => grant.cors,
+                Err(refusal) => return *refusal,
+            }
+        } else {
+            HeaderMap::new()
+        };
+        let mut response = page.answer(&self.status, &self.ready).map(ProxyBody::from);
+        response.headers_mut().extend(cors);
+        response
+    }
+
+    async fn stream(
+        &self,
+        view: View,
+        session: Option<&str>,
+        request: &Request<Incoming>,
+        peer: SocketAddr,
+        socket: &Socket,
+    ) -> Response<AnswerBody> {
+        let (uri, headers) = (request.uri(), request.headers());
+        let wants = match view {
+            View::Instance | View::Session => Wants::Instance,
+            View::Global | View::Api => Wants::Server,
+        };
+        let grant = match self.admission.admit(wants, uri, headers, peer).await {
+            Ok(grant) => grant,
+            Err(refusal) => return (*refusal).map(AnswerBody::from),
+        };
+        let wish = match Wish::read(view, session, uri, headers) {
+            Ok(wish) => wish,
+            Err(error) => {
+                let mut refusal = own(StatusCode::BAD_REQUEST, "BadRequest", &error.to_string());
+                refusal.headers_mut().extend(grant.cors);
+                return refusal;
+            }
+        };
+        if let Err(error) = socket.carry_stream(self.stall_timeout) {
+            tracing::debug!(%peer, %error, "a stream's socket keeps its usual limits");
+        }
+        if let Some(directory) = &grant.directory {
+            (self.admitted)(directory.clone());
+        }
+        let directory = grant.directory.filter(|_| view == View::Instance);
+        sse::open(&self.hub, &self.clients, self.heartbeat, self.streams.clone(), wish, directory, grant.cors)
+    }
+}
+
+fn own(status: StatusCode, name: &str, message: &str) -> Response<AnswerBody> {
+    answer(status, name, message).map(|body| ProxyBody::from(body).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes() {
+        let to = |method: &str, path| route(&method.parse().unwrap(), path, &HeaderMap::new(), true);
+        let stream = |view| Route::Stream { view, session: None };
+        assert_eq!(to("GET", "/event"), stream(View::Instance));
+        assert_eq!(to("GET", "/global/event"), stream(View::Global));
+        assert_eq!(to("GET", "/api/event"), stream(View::Api));
+        assert_eq!(to("GET", "/session/ses_1/event"), Route::Stream { view: View::Session, session: Some("ses_1") });
+        assert_eq!(route(&Method::GET, "/api/event", &HeaderMap::new(), false), Route::Proxy);
+        for path in ["/", "/event/", "/events", "/session//event", "/session/a/b/event", "/_relayed", "/session/event"]
+        {
+            assert_eq!(to("GET", path), Route::Proxy, "{path}");
+        }
+        for method in ["HEAD", "POST", "OPTIONS"] {
+            assert_eq!(to(method, "/event"), Route::Proxy, "{method}");
+        }
+        assert_eq!(to("GET", "/_relay/health"), Route::Page(Page::Health));
+        assert_eq!(to("POST", "/_relay/status"), Route::WrongMethod);
+        for path in ["/_relay", "/_relay/", "/_relay/other", "/_relay/health/"] {
+            assert_eq!(to("GET", path), Route::NoPage, "{path}");
+        }
+    }
+}

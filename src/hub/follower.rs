@@ -69,17 +69,11 @@ impl Word {
     }
 }
 
-/// The hub was closed, or the client fell out of the journal: the stream has to end as an error, so that the client
-/// comes back (FACTS §5).
+/// The client read so slowly that what it needs next is no longer kept. The stream has to end as an error, so that it
+/// comes back and is told (FACTS §5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Closed {
-    /// The relay stops.
-    #[error("go on with the stream: the relay is stopping")]
-    Stopping,
-    /// The client read so slowly that what it needs next is no longer kept.
-    #[error("go on with the stream: the client is further behind than the journal reaches")]
-    Expired,
-}
+#[error("go on with the stream: the client is further behind than the journal reaches")]
+pub struct Expired;
 
 /// Where a client starts, by the id it brought. An id is a wish, never a credential: all it selects is a position.
 pub(super) fn place(last_id: Option<&str>, newest: Cursor, oldest: Seq) -> (Word, Seq) {
@@ -142,7 +136,7 @@ impl Follower {
     /// # Errors
     ///
     /// When the stream has to end; it must end as an error then.
-    pub fn poll_frames(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Closed>> {
+    pub fn poll_frames(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Expired>> {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Ok(first));
         }
@@ -163,7 +157,7 @@ impl Follower {
             let more = if batch.is_empty() { self.fetch(Some(context)) } else { self.fetch(None) };
             match more {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(closed)) if batch.is_empty() => return Poll::Ready(Err(closed)),
+                Poll::Ready(Err(expired)) if batch.is_empty() => return Poll::Ready(Err(expired)),
                 _ if batch.is_empty() => return Poll::Pending,
                 _ => return Poll::Ready(Ok(batch.freeze())),
             }
@@ -172,12 +166,9 @@ impl Follower {
 
     /// Fills `ahead`, from the live records if they reach back far enough, else from the journal. At the tail it leaves
     /// the waker, under the lock that a publish takes too, so that no record comes between.
-    fn fetch(&mut self, context: Option<&mut Context<'_>>) -> Poll<Result<(), Closed>> {
+    fn fetch(&mut self, context: Option<&mut Context<'_>>) -> Poll<Result<(), Expired>> {
         let mut tail = self.hub.tail();
         if tail.seq == self.cursor {
-            if tail.closed {
-                return Poll::Ready(Err(Closed::Stopping));
-            }
             if let Some(context) = context {
                 tail.wakers.wait(&self.place, context.waker());
             }
@@ -192,7 +183,7 @@ impl Follower {
         drop(tail);
         match self.hub.0.journal.read(self.cursor, READ) {
             Ok(read) => self.ahead.extend(read.records),
-            Err(_) => return Poll::Ready(Err(Closed::Expired)),
+            Err(_) => return Poll::Ready(Err(Expired)),
         }
         Poll::Ready(Ok(()))
     }
@@ -276,7 +267,7 @@ mod tests {
     }
 
     /// Everything that is ready now, as the numbers of the ids, and what came then.
-    fn drain(follower: &mut Follower, waker: &Waker) -> (Vec<u64>, Poll<Result<Bytes, Closed>>) {
+    fn drain(follower: &mut Follower, waker: &Waker) -> (Vec<u64>, Poll<Result<Bytes, Expired>>) {
         let mut seqs = Vec::new();
         loop {
             match follower.poll_frames(&mut Context::from_waker(waker)) {
@@ -347,27 +338,17 @@ mod tests {
     }
 
     #[test]
-    fn closing_ends_streams_after_the_last_record() {
-        let fixture = Fixture::new(1 << 20);
-        let waker = Waker::noop();
-        let mut follower = fixture.follow(None);
-        fixture.publish("/p", 1);
-        fixture.hub.close();
-        assert_eq!(drain(&mut follower, waker), (vec![0, 1], Poll::Ready(Err(Closed::Stopping))));
-    }
-
-    #[test]
     fn a_client_that_never_reads_keeps_no_records_and_one_place() {
         let fixture = Fixture::new(2000);
         let waker = Waker::noop();
         let mut slow = fixture.follow(None);
-        drain(&mut slow, waker);
+        assert!(drain(&mut slow, waker).1.is_pending());
         for _ in 0..100 {
             assert!(slow.poll_frames(&mut Context::from_waker(waker)).is_pending());
         }
         fixture.publish("/p", super::super::LIVE * 2);
         assert_eq!(slow.ahead.len(), 0);
-        assert_eq!(drain(&mut slow, waker).1, Poll::Ready(Err(Closed::Expired)));
+        assert_eq!(drain(&mut slow, waker).1, Poll::Ready(Err(Expired)));
         assert_eq!(fixture.hub.followers(), 1);
         drop(slow);
         assert_eq!(fixture.hub.followers(), 0);

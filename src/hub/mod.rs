@@ -17,7 +17,7 @@ use crate::event::{Cursor, Event, Scope, Seq, fresh_id};
 use crate::journal::{Journal, Record};
 use wakers::Wakers;
 
-pub use follower::{Closed, Follower, Reason, Word};
+pub use follower::{Expired, Follower, Reason, Word};
 
 /// How many of the newest records are kept at hand for followers at the tail. One that is further behind reads the journal.
 const LIVE: usize = 1024;
@@ -42,8 +42,6 @@ struct Tail {
     live: VecDeque<Arc<Record>>,
     /// What a client has to know after a gap: open permissions and questions, busy sessions. True as of `seq`.
     pending: Arc<[Event]>,
-    /// No more records will come, and no new follower is taken.
-    closed: bool,
     wakers: Wakers,
 }
 
@@ -55,7 +53,6 @@ impl Hub {
             seq: journal.fill().newest,
             live: VecDeque::new(),
             pending: Arc::new([]),
-            closed: false,
             wakers: Wakers::default(),
         };
         Self(Arc::new(Shared { journal, tail: Mutex::new(tail), frames: AtomicU64::new(0) }))
@@ -75,15 +72,6 @@ impl Hub {
         let woken = tail.wakers.take();
         drop(tail);
         // Outside the lock, because a woken follower takes it at once.
-        woken.into_iter().for_each(Waker::wake);
-    }
-
-    /// Ends every stream as an error and refuses new ones. Idempotent.
-    pub fn close(&self) {
-        let mut tail = self.tail();
-        tail.closed = true;
-        let woken = tail.wakers.take();
-        drop(tail);
         woken.into_iter().for_each(Waker::wake);
     }
 

@@ -4,10 +4,14 @@
 //! pipeline stops reading a file or a socket, and the child's pipe is drained by a reader of its own.
 
 pub mod log;
+pub mod release;
 pub mod state;
 pub mod stream;
 
-use tokio::sync::mpsc;
+use std::sync::Arc;
+
+use ::http::HeaderValue;
+use tokio::sync::{mpsc, watch};
 
 /// How many messages may wait for the pipeline. A source that finds the queue full waits.
 pub const QUEUE: usize = 1024;
@@ -21,24 +25,35 @@ pub enum Message {
     Stream(stream::Message),
     /// An answer to a question about the state.
     State(state::Message),
-    /// A write that passed through the proxy.
-    Write(Write),
+    /// Something passed through the proxy.
+    Passed(Passed),
 }
 
-/// A request that passed through the proxy and that opencode should answer with events.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Write {
-    /// The method, upper case.
-    pub method: String,
-    /// The raw path, without the query.
-    pub path: String,
-    /// The directory the request named, percent-decoded, if any.
-    pub directory: Option<String>,
-    /// The request's body, if it was small enough to keep (see `proxy`).
-    pub body: bytes::Bytes,
-    /// The upstream's answer.
-    pub status: u16,
+/// What the client's side shows of opencode's state.
+#[derive(Debug)]
+pub enum Passed {
+    /// A directory's instance answered somebody. `None` is the server's own directory.
+    InUse(Option<Arc<str>>),
+    /// opencode accepted a write.
+    Write {
+        /// The request's raw path, without the query.
+        path: String,
+        /// The request's body, where the proxy keeps it: replies to permissions and questions.
+        body: bytes::Bytes,
+    },
 }
 
 /// The sending end of the pipeline's queue.
 pub type Sender = mpsc::Sender<Message>;
+
+/// Where opencode is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// `host:port`.
+    pub authority: Arc<str>,
+    /// The relay's own credentials, for its own questions only. Marked sensitive, so that no log shows them.
+    pub authorization: Option<HeaderValue>,
+}
+
+/// Where opencode is reached now; `None` while it is not running.
+pub type UpstreamWatch = watch::Receiver<Option<Upstream>>;

@@ -1,1 +1,305 @@
-//! Not written yet.
+//! The pipeline: the one writer. It takes what the witnesses say, lets `reconcile` decide, numbers the resulting events
+//! in the journal and shows them to the hub — in this order, so that no client has an event the journal does not.
+//!
+//! One task, one flat loop. All that arrived together is worked off together and published once.
+
+mod api;
+mod status;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::event::Event;
+use crate::hub::Hub;
+use crate::ingest::state::{Ask, AskError};
+use crate::ingest::{self, Message, Passed, UpstreamWatch};
+use crate::journal::Journal;
+use crate::reconcile::{Effect, Failure, Input, Now, Options, Reconcile};
+use crate::stop::Stop;
+use api::Api;
+
+pub use status::{LogState, Status, StreamState};
+
+/// Most messages worked off before the events are published.
+const BATCH: usize = 256;
+
+/// The parts a pipeline works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// How to reconcile.
+    pub options: Options,
+    /// Where events are numbered and kept.
+    pub journal: Arc<Journal>,
+    /// Where they are shown.
+    pub hub: Hub,
+    /// Where questions about the state go. `reconcile` has fewer in flight than this queue holds.
+    pub asks: mpsc::Sender<Ask>,
+    /// Whether opencode runs.
+    pub upstream: UpstreamWatch,
+    /// Whether this opencode has `/api/event`, whose texts are built only then.
+    pub has_api: Arc<AtomicBool>,
+}
+
+/// A handle on the pipeline for those who want to know how it is.
+#[derive(Clone, Debug)]
+pub struct Handle(Arc<Mutex<Core>>);
+
+/// The pipeline, ready to run.
+#[derive(Debug)]
+pub struct Pipeline {
+    core: Arc<Mutex<Core>>,
+    asks: mpsc::Sender<Ask>,
+    upstream: UpstreamWatch,
+}
+
+#[derive(Debug)]
+struct Core {
+    reconcile: Reconcile,
+    status: Status,
+    stream_state: watch::Sender<StreamState>,
+    api: Api,
+    has_api: Arc<AtomicBool>,
+    journal: Arc<Journal>,
+    hub: Hub,
+    started: Instant,
+    /// Events made or taken in this batch, in order.
+    events: Vec<Event>,
+}
+
+impl Pipeline {
+    /// A pipeline that has seen nothing yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let started = Instant::now();
+        let core = Core {
+            reconcile: Reconcile::new(parts.options, Now { steady: 0, wall: wall() }),
+            status: Status::default(),
+            stream_state: watch::Sender::default(),
+            api: Api::default(),
+            has_api: parts.has_api,
+            journal: parts.journal,
+            hub: parts.hub,
+            started,
+            events: Vec::new(),
+        };
+        Self { core: Arc::new(Mutex::new(core)), asks: parts.asks, upstream: parts.upstream }
+    }
+
+    /// A handle that outlives the pipeline.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle(self.core.clone())
+    }
+
+    /// Runs until the stop, then works off what has arrived.
+    pub async fn run(mut self, mut inbox: mpsc::Receiver<Message>, stop: Stop) {
+        let mut messages = Vec::with_capacity(BATCH);
+        let mut next = self.step(&mut messages, true);
+        loop {
+            let tick = next.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            let mut upstream_changed = false;
+            // Ranked: a stop is heard before more work, messages come before the clock, because they may answer what
+            // the clock would ask for.
+            tokio::select! {
+                biased;
+                () = stop.pulled() => break,
+                changed = self.upstream.changed() => upstream_changed = changed.is_ok(),
+                count = inbox.recv_many(&mut messages, BATCH) => if count == 0 { break },
+                () = sleep_until(tick) => {}
+            }
+            next = self.step(&mut messages, upstream_changed);
+        }
+        // Everything that was sent before the senders stopped is still told.
+        inbox.close();
+        while inbox.recv_many(&mut messages, BATCH).await > 0 {
+            self.step(&mut messages, false);
+        }
+    }
+
+    /// Works off the messages; says when time alone will bring more work.
+    fn step(&mut self, messages: &mut Vec<Message>, upstream_changed: bool) -> Option<Instant> {
+        let mut core = lock(&self.core);
+        let now = core.now();
+        if upstream_changed {
+            let reachable = self.upstream.borrow_and_update().is_some();
+            core.input(Input::Reachable(reachable), now, &self.asks);
+        }
+        for message in messages.drain(..) {
+            core.message(message, now, &self.asks);
+        }
+        core.input(Input::Tick, now, &self.asks);
+        core.publish(now);
+        let next = core.reconcile.next_tick(now)?;
+        Some(core.started + Duration::from_millis(next.max(now.steady + 1)))
+    }
+}
+
+impl Handle {
+    /// What the stream witness does, as it changes.
+    #[must_use]
+    pub fn stream_state(&self) -> watch::Receiver<StreamState> {
+        lock(&self.0).stream_state.subscribe()
+    }
+
+    /// How the pipeline is.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let core = lock(&self.0);
+        let mut status = core.status.clone();
+        status.ledger = core.reconcile.counts().map(|(kind, count)| (kind.clone(), count.clone())).collect();
+        (status.state.reads, status.state.in_flight) = core.reconcile.reads();
+        status.directories = core.reconcile.directories().cloned().collect();
+        status
+    }
+}
+
+impl Core {
+    fn now(&self) -> Now {
+        Now { steady: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX), wall: wall() }
+    }
+
+    fn message(&mut self, message: Message, now: Now, asks: &mpsc::Sender<Ask>) {
+        match message {
+            Message::Log(message) => self.log(message, now, asks),
+            Message::Stream(message) => self.stream(message, now, asks),
+            Message::State(ingest::state::Message { number, answer }) => {
+                let answer = answer.map_err(|error| {
+                    self.status.state.failed += 1;
+                    match error {
+                        AskError::Refused(status) if status.as_u16() == 404 => Failure::Missing,
+                        _ => Failure::Unanswered,
+                    }
+                });
+                self.input(Input::Answer { number, answer }, now, asks);
+            }
+            Message::Passed(Passed::InUse(directory)) => self.input(Input::InUse(directory), now, asks),
+            Message::Passed(Passed::Write { path, body }) => self.input(Input::Write { path, body }, now, asks),
+        }
+    }
+
+    fn log(&mut self, message: ingest::log::Message, now: Now, asks: &mpsc::Sender<Ask>) {
+        use ingest::log::{Item, Message};
+        let log = &mut self.status.log;
+        match message {
+            Message::Following { source } => log.follow(source),
+            Message::Waiting { reason } => log.wait(reason),
+            Message::Ended => log.end(),
+            Message::Lines(items) => {
+                for item in items {
+                    let log = &mut self.status.log;
+                    match item {
+                        Item::Notice { kind } => {
+                            log.notices += 1;
+                            self.input(Input::Notice(kind), now, asks);
+                        }
+                        Item::Hint { session } => self.input(Input::Hint(session), now, asks),
+                        Item::Started => self.input(Input::LogBroke, now, asks),
+                        Item::Gap { reason } => {
+                            log.gaps += 1;
+                            tracing::warn!(reason, "part of the bus log could not be read; reading the state instead");
+                            self.input(Input::LogBroke, now, asks);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn stream(&mut self, message: ingest::stream::Message, now: Now, asks: &mpsc::Sender<Ask>) {
+        use ingest::stream::Message;
+        match message {
+            Message::Connected => {
+                self.status.stream.connect();
+                self.input(Input::StreamUp, now, asks);
+                self.stream_state.send_replace(StreamState::Connected);
+            }
+            Message::Alive => self.input(Input::StreamAlive, now, asks),
+            Message::Events(events) => {
+                self.status.stream.events += events.len() as u64;
+                for event in events {
+                    self.deliver(event, now, asks);
+                }
+            }
+            Message::Lost { reason } => {
+                self.status.stream.lost += 1;
+                tracing::warn!(reason, "a frame of the upstream stream could not be read; reading the state instead");
+                self.input(Input::StreamLost, now, asks);
+            }
+            Message::Down { reason } => {
+                self.status.stream.fail(reason);
+                // The twin that one event still waited for will not come.
+                let waiting = self.api.flush();
+                self.events.extend(waiting);
+                self.input(Input::StreamDown, now, asks);
+                self.stream_state.send_replace(StreamState::Down);
+            }
+        }
+    }
+
+    /// An event of the stream: shown as it is, and told to `reconcile`.
+    fn deliver(&mut self, mut event: Event, now: Now, asks: &mpsc::Sender<Ask>) {
+        if self.has_api.load(Ordering::Relaxed) {
+            let waiting = self.api.prepare(&mut event);
+            self.events.extend(waiting);
+        }
+        self.events.push(event.clone());
+        // A twin says nothing new: it is the durable form of the event right before it.
+        if &*event.kind == "sync" {
+            self.input(Input::StreamAlive, now, asks);
+        } else {
+            self.input(Input::Event(event), now, asks);
+        }
+    }
+
+    fn input(&mut self, input: Input, now: Now, asks: &mpsc::Sender<Ask>) {
+        let mut effects = Vec::new();
+        self.reconcile.handle(input, now, &mut effects);
+        for effect in effects {
+            match effect {
+                Effect::Emit(mut event) => {
+                    if self.has_api.load(Ordering::Relaxed) {
+                        self.api.complete(&mut event);
+                    }
+                    self.status.made += 1;
+                    self.events.push(event);
+                }
+                Effect::Ask { number, path, directory } => {
+                    // Never full: `reconcile` has fewer questions in flight. Closed only while stopping.
+                    let _ = asks.try_send(Ask { number, path, directory });
+                }
+                Effect::Misshapen(error) => {
+                    self.status.state.failed += 1;
+                    tracing::warn!("failed to {error}; is this an opencode of a release that the relay knows?");
+                }
+            }
+        }
+    }
+
+    fn publish(&mut self, now: Now) {
+        let pending = self.reconcile.pending(now).map(|mut events| {
+            if self.has_api.load(Ordering::Relaxed) {
+                events.iter_mut().for_each(|event| self.api.complete(event));
+            }
+            Arc::from(events)
+        });
+        let events = std::mem::take(&mut self.events);
+        if events.is_empty() && pending.is_none() {
+            return;
+        }
+        let records = self.journal.append(events, now.steady);
+        self.hub.publish(records, pending);
+    }
+}
+
+fn wall() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or_default()
+}
+
+fn lock(core: &Mutex<Core>) -> MutexGuard<'_, Core> {
+    core.lock().unwrap_or_else(PoisonError::into_inner)
+}

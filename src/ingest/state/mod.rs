@@ -1,5 +1,119 @@
-//! The state witness.
+//! The state witness: questions to opencode's REST API.
+//!
+//! `reconcile` decides what is asked and bounds how many questions are in flight; this module only asks, one task a
+//! question, and checks that an answer is one: unknown paths answer 200 with a web page (FACTS §3).
 
-/// stub
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Request, StatusCode, header};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::{Sender, UpstreamWatch};
+use crate::stop::{Stop, Tasks};
+
+/// How many questions may wait to be sent. `reconcile` has fewer in flight.
+pub const QUEUE: usize = 16;
+
+/// How long an answer may take, to its last byte.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// Most bytes of an answer. The biggest are a session's messages with their tools' output.
+const BODY: usize = 64 << 20;
+
+/// A question.
 #[derive(Debug)]
-pub enum Message {}
+pub struct Ask {
+    /// Comes back with the answer.
+    pub number: u64,
+    /// Path and query.
+    pub path: String,
+    /// Which instance to ask; `None` for the server's own.
+    pub directory: Option<Arc<str>>,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Message {
+    /// Which question.
+    pub number: u64,
+    /// JSON text, or why there is none.
+    pub answer: Result<Bytes, AskError>,
+}
+
+/// Why a question has no answer. Each can follow "failed to".
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// opencode is not running.
+    #[error("ask opencode: it is not running")]
+    Down,
+    /// No connection, or it broke.
+    #[error("ask opencode: {0}")]
+    Broken(Box<dyn std::error::Error + Send + Sync>),
+    /// The answer took too long.
+    #[error("ask opencode: no whole answer within {} s", ANSWER.as_secs())]
+    Slow,
+    /// An answer other than 200.
+    #[error("ask opencode: it answered {0}")]
+    Refused(StatusCode),
+    /// 200, but something else than JSON.
+    #[error("ask opencode: it answered with {0} instead of JSON")]
+    NoJson(String),
+}
+
+/// Asks until the stop.
+pub async fn run(mut asks: mpsc::Receiver<Ask>, upstream: UpstreamWatch, out: Sender, tasks: Tasks, stop: Stop) {
+    let client = Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(30)).build_http();
+    while let Some(Some(ask)) = stop.or(asks.recv()).await {
+        let (client, upstream, out, stop) = (client.clone(), upstream.clone(), out.clone(), stop.clone());
+        tasks.spawn("question about the state", async move {
+            let Ask { number, path, directory } = ask;
+            let question = stop.or(timeout(ANSWER, answer(&client, &upstream, &path, directory.as_deref()))).await;
+            let answer = match question {
+                None => return,
+                Some(Err(_)) => Err(AskError::Slow),
+                Some(Ok(answer)) => answer,
+            };
+            match &answer {
+                Ok(body) => tracing::trace!(path, directory = directory.as_deref(), bytes = body.len(), "state read"),
+                Err(error) => tracing::debug!(path, directory = directory.as_deref(), "failed to {error}"),
+            }
+            let _ = out.send(super::Message::State(Message { number, answer })).await;
+        });
+    }
+}
+
+async fn answer(
+    client: &Client<HttpConnector, Empty<Bytes>>,
+    upstream: &UpstreamWatch,
+    path: &str,
+    directory: Option<&str>,
+) -> Result<Bytes, AskError> {
+    let Some(upstream) = upstream.borrow().clone() else { return Err(AskError::Down) };
+    let mut request =
+        Request::get(format!("http://{}{path}", upstream.authority)).header(header::ACCEPT, "application/json");
+    if let Some(directory) = directory {
+        request = request.header("x-opencode-directory", utf8_percent_encode(directory, NON_ALPHANUMERIC).to_string());
+    }
+    if let Some(authorization) = &upstream.authorization {
+        request = request.header(header::AUTHORIZATION, authorization);
+    }
+    let request = request.body(Empty::new()).map_err(|error| AskError::Broken(error.into()))?;
+    let response = client.request(request).await.map_err(|error| AskError::Broken(error.into()))?;
+    if response.status() != StatusCode::OK {
+        return Err(AskError::Refused(response.status()));
+    }
+    let kind = response.headers().get(header::CONTENT_TYPE).map(|kind| String::from_utf8_lossy(kind.as_bytes()));
+    if !kind.as_ref().is_some_and(|kind| kind.starts_with("application/json")) {
+        return Err(AskError::NoJson(kind.map_or("no content type".into(), std::borrow::Cow::into_owned)));
+    }
+    let body = Limited::new(response.into_body(), BODY).collect().await.map_err(AskError::Broken)?;
+    Ok(body.to_bytes())
+}

@@ -1,5 +1,246 @@
-//! The stream witness.
+//! The stream witness: one `GET /global/event`, kept open.
+//!
+//! `/global/event` was complete on every release measured, also where `/event` is not (FACTS §1). Each connection leaves
+//! a listener behind in opencode 1.14.48 and later, so there is one for all clients, and reconnects back off.
 
-/// stub
+mod parse;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::Request;
+use hyper::header;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use super::{Sender, Upstream, UpstreamWatch};
+use crate::event::Event;
+use crate::stop::{Stop, Tasks};
+
+pub use parse::Parser;
+
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long opencode may take for the head of its answer. A cold start boots an instance first.
+const HEAD: Duration = Duration::from_secs(30);
+
+/// How long the stream may show nothing. opencode's heartbeat comes every 10 s (FACTS §1).
+const SILENCE: Duration = Duration::from_secs(25);
+
+/// Waits between attempts: the first, doubling up to the last, each with jitter of a quarter.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
+/// What the stream tells the pipeline.
 #[derive(Debug)]
-pub enum Message {}
+pub enum Message {
+    /// Connected: what is published from now on will be delivered.
+    Connected,
+    /// Events, in order, read together.
+    Events(Vec<Event>),
+    /// A heartbeat.
+    Alive,
+    /// Something was delivered that cannot be read; what it was is not known.
+    Lost {
+        /// For people.
+        reason: String,
+    },
+    /// Not connected any more, or not at all; another attempt follows.
+    Down {
+        /// For people.
+        reason: String,
+    },
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("opencode cannot be reached: {0}")]
+    Unreachable(std::io::Error),
+    #[error("opencode took more than {} s to answer", .0.as_secs())]
+    Slow(Duration),
+    #[error("opencode answered GET /global/event with {0}")]
+    Refused(hyper::StatusCode),
+    #[error("opencode answered GET /global/event with {0} instead of an event stream; is this an opencode server?")]
+    NoStream(String),
+    #[error("the stream showed nothing for {} s, not even a heartbeat", .0.as_secs())]
+    Silent(Duration),
+    #[error("the stream ended")]
+    Closed,
+    #[error("the stream broke: {0}")]
+    Broken(hyper::Error),
+    #[error("the pipeline is gone")]
+    NoPipeline,
+}
+
+/// Keeps the stream open until the stop. Reconnects at once when opencode's address changes.
+pub async fn follow(mut upstream: UpstreamWatch, out: Sender, tasks: Tasks, stop: Stop) {
+    let mut failures = 0u32;
+    loop {
+        let Some(address) = upstream.borrow_and_update().clone() else {
+            match stop.or(upstream.changed()).await {
+                Some(Ok(())) => continue,
+                _ => return,
+            }
+        };
+        let ended = tokio::select! {
+            biased;
+            () = stop.pulled() => return,
+            changed = upstream.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                failures = 0;
+                None
+            }
+            ended = connection(&address, &out, &tasks, &mut failures) => Some(ended),
+        };
+        let reason = match ended {
+            Some(Ended::NoPipeline) => return,
+            Some(ended) => ended.to_string(),
+            None => "opencode's address changed".to_owned(),
+        };
+        if out.send(super::Message::Stream(Message::Down { reason })).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = stop.pulled() => return,
+            // A new address is tried at once; the mark is left for the top of the loop.
+            _ = upstream.changed() => {}
+            () = sleep(back_off(failures)) => {}
+        }
+        failures = failures.saturating_add(1);
+    }
+}
+
+fn back_off(failures: u32) -> Duration {
+    use std::hash::{BuildHasher, RandomState};
+    let wait = BACK_OFF.0.saturating_mul(1 << failures.min(10)).min(BACK_OFF.1);
+    let jitter = RandomState::new().hash_one(failures) % 256;
+    wait.mul_f64(0.75 + f64::from(u8::try_from(jitter).unwrap_or(0)) / 512.0)
+}
+
+async fn connection(upstream: &Upstream, out: &Sender, tasks: &Tasks, failures: &mut u32) -> Ended {
+    let connect = timeout(CONNECT, TcpStream::connect(&*upstream.authority)).await;
+    let socket = match connect {
+        Err(_) => return Ended::Slow(CONNECT),
+        Ok(Err(error)) => return Ended::Unreachable(error),
+        Ok(Ok(socket)) => socket,
+    };
+    // Frames are small and must not wait for each other.
+    let _ = socket.set_nodelay(true);
+    let (mut sender, driver) = match hyper::client::conn::http1::handshake(TokioIo::new(socket)).await {
+        Ok(pair) => pair,
+        Err(error) => return Ended::Broken(error),
+    };
+    // The driver ends with the connection: when the response's body is dropped here, it closes the socket.
+    tasks.spawn("upstream stream connection", async move {
+        let _ = driver.await;
+    });
+    let mut request = Request::get("/global/event")
+        .header(header::HOST, &*upstream.authority)
+        .header(header::ACCEPT, "text/event-stream")
+        .header(header::CACHE_CONTROL, "no-cache");
+    if let Some(authorization) = &upstream.authorization {
+        request = request.header(header::AUTHORIZATION, authorization);
+    }
+    let Ok(request) = request.body(Empty::<Bytes>::new()) else { return Ended::NoStream("nothing".into()) };
+    let response = match timeout(HEAD, sender.send_request(request)).await {
+        Err(_) => return Ended::Slow(HEAD),
+        Ok(Err(error)) => return Ended::Broken(error),
+        Ok(Ok(response)) => response,
+    };
+    if !response.status().is_success() {
+        return Ended::Refused(response.status());
+    }
+    let kind = response.headers().get(header::CONTENT_TYPE).map(|kind| String::from_utf8_lossy(kind.as_bytes()));
+    if !kind.as_ref().is_some_and(|kind| kind.starts_with("text/event-stream")) {
+        return Ended::NoStream(kind.map_or("no content type".into(), std::borrow::Cow::into_owned));
+    }
+    if out.send(super::Message::Stream(Message::Connected)).await.is_err() {
+        return Ended::NoPipeline;
+    }
+    read(response.into_body(), out, failures).await
+}
+
+async fn read(mut body: hyper::body::Incoming, out: &Sender, failures: &mut u32) -> Ended {
+    let mut parser = Parser::default();
+    let mut frames = Vec::new();
+    loop {
+        let frame = match timeout(SILENCE, body.frame()).await {
+            Err(_) => return Ended::Silent(SILENCE),
+            Ok(None) => return Ended::Closed,
+            Ok(Some(Err(error))) => return Ended::Broken(error),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        let Ok(chunk) = frame.into_data() else { continue };
+        let oversize = parser.push(&chunk, &mut frames);
+        // Only a stream that delivers proves that the next attempt need not wait.
+        *failures = if frames.is_empty() { *failures } else { 0 };
+        for message in messages(frames.drain(..), oversize) {
+            if out.send(super::Message::Stream(message)).await.is_err() {
+                return Ended::NoPipeline;
+            }
+        }
+    }
+}
+
+/// Events read together stay together, in order.
+fn messages(frames: impl Iterator<Item = Bytes>, oversize: usize) -> Vec<Message> {
+    let mut messages = Vec::new();
+    let mut events = Vec::new();
+    let flush = |events: &mut Vec<Event>, messages: &mut Vec<Message>, next: Option<Message>| {
+        if !events.is_empty() {
+            messages.push(Message::Events(std::mem::take(events)));
+        }
+        messages.extend(next);
+    };
+    for data in frames {
+        match Event::read(data) {
+            Ok(event) if matches!(&*event.kind, "server.connected" | "server.heartbeat") => {
+                flush(&mut events, &mut messages, Some(Message::Alive));
+            }
+            Ok(event) => events.push(event),
+            Err(error) => {
+                flush(&mut events, &mut messages, Some(Message::Lost { reason: format!("failed to {error}") }));
+            }
+        }
+    }
+    let lost =
+        (oversize > 0).then(|| Message::Lost { reason: format!("{oversize} frames above {} bytes", parse::FRAME) });
+    flush(&mut events, &mut messages, lost);
+    messages
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn back_off_grows_and_stays_in_bounds() {
+        assert!(back_off(0) >= BACK_OFF.0.mul_f64(0.75) && back_off(0) < BACK_OFF.0.mul_f64(1.26));
+        for failures in [6, 40, u32::MAX] {
+            assert!(back_off(failures) >= BACK_OFF.1.mul_f64(0.75) && back_off(failures) < BACK_OFF.1.mul_f64(1.26));
+        }
+    }
+
+    #[test]
+    fn garbage_between_events_is_told_in_its_place() {
+        let good = r#"{"directory":"/p","payload":{"type":"a","properties":{}}}"#;
+        let beat = r#"{"payload":{"type":"server.heartbeat","properties":{}}}"#;
+        let frames = [good, good, "<html>", good, beat].map(|text| Bytes::from(text.to_owned()));
+        let kinds: Vec<String> = messages(frames.into_iter(), 1)
+            .into_iter()
+            .map(|message| match message {
+                Message::Events(events) => format!("events {}", events.len()),
+                Message::Lost { .. } => "lost".into(),
+                Message::Alive => "alive".into(),
+                other => format!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(kinds, ["events 2", "lost", "events 1", "alive", "lost"]);
+    }
+}

@@ -1,0 +1,126 @@
+//! What `/_relay/status` and `/_relay/ready` say.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+
+use super::upstream::Known;
+use crate::config::{Config, Witness};
+use crate::event::View;
+use crate::http::Clients;
+use crate::journal::Journal;
+use crate::pipeline::{Handle, LogState, StreamState};
+use crate::proxy::Target;
+use crate::reconcile::Count;
+
+pub(super) struct Report {
+    pub(super) config: Config,
+    pub(super) journal: Arc<Journal>,
+    pub(super) handle: Handle,
+    pub(super) target: watch::Receiver<Target>,
+    pub(super) known: watch::Receiver<Known>,
+    pub(super) clients: Clients,
+}
+
+impl Report {
+    /// Whether clients can be served now.
+    pub(super) fn ready(&self) -> Result<(), String> {
+        match &*self.target.borrow() {
+            Target::Up(_) => {}
+            Target::Starting => return Err("opencode has not said its address yet".into()),
+            Target::Down { reason } => return Err(format!("opencode is not running: {reason}")),
+        }
+        if self.known.borrow().release.is_none() {
+            return Err("opencode has not answered yet".into());
+        }
+        let stream = self.handle.status().stream;
+        if self.config.witness == Witness::Stream && stream.state != StreamState::Connected {
+            let reason = stream.error.unwrap_or_else(|| "not connected yet".into());
+            return Err(format!("the upstream stream, the only witness, is down: {reason}"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn status(&self) -> Value {
+        let status = self.handle.status();
+        let known = self.known.borrow().clone();
+        let fill = self.journal.fill();
+        let (upstream, reason) = match &*self.target.borrow() {
+            Target::Starting => ("starting", None),
+            Target::Up(_) => ("up", None),
+            Target::Down { reason } => ("down", Some(reason.clone())),
+        };
+        let (log, source) = match status.log.state {
+            LogState::None => ("none", None),
+            LogState::Waiting(reason) => ("waiting", Some(reason)),
+            LogState::Following(source) => ("following", Some(source)),
+            LogState::Ended => ("ended", None),
+        };
+        let stream = match status.stream.state {
+            _ if self.config.witness == Witness::Log => "off",
+            StreamState::None => "connecting",
+            StreamState::Connected => "connected",
+            StreamState::Down => "down",
+        };
+        let ledger: Map<String, Value> =
+            status.ledger.iter().map(|(kind, count)| (kind.to_string(), entry(count))).collect();
+        let views = [View::Instance, View::Session, View::Global, View::Api];
+        let clients: Map<String, Value> =
+            views.into_iter().map(|view| (view.name().to_owned(), self.clients.count(view).into())).collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "ready": self.ready().is_ok(),
+            "witness": match self.config.witness {
+                Witness::Auto => "auto",
+                Witness::Log => "log",
+                Witness::Stream => "stream",
+            },
+            "upstream": {
+                "state": upstream,
+                "reason": reason,
+                "url": known.url,
+                "version": known.release.as_ref().map(ToString::to_string),
+                "breakages": known.release.as_ref().map(crate::ingest::release::Release::breakages).unwrap_or_default(),
+                "seconds": known.since.map(|since| since.elapsed().as_secs()),
+                "directories": status.directories.iter().map(|directory| &**directory).collect::<Vec<_>>(),
+            },
+            "witnesses": {
+                "log": { "state": log, "source": source, "notices": status.log.notices, "gaps": status.log.gaps },
+                "stream": {
+                    "state": stream,
+                    "events": status.stream.events,
+                    "connects": status.stream.connects,
+                    "lost": status.stream.lost,
+                    "error": status.stream.error,
+                },
+                "state": {
+                    "reads": status.state.reads,
+                    "in_flight": status.state.in_flight,
+                    "failed": status.state.failed,
+                    "events": status.made,
+                },
+            },
+            "ledger": ledger,
+            "journal": {
+                "form": "memory",
+                "epoch": self.journal.epoch().to_string(),
+                "events": fill.events,
+                "bytes": fill.bytes,
+                "oldest": fill.oldest.0,
+                "newest": fill.newest.0,
+            },
+            "clients": clients,
+        })
+    }
+}
+
+fn entry(count: &Count) -> Value {
+    json!({
+        "published": count.published,
+        "delivered": count.delivered,
+        "recovered": count.recovered,
+        "unrecoverable": { "overwritten": count.overwritten, "no_source": count.no_source },
+        "pending": count.pending,
+    })
+}

@@ -1,0 +1,276 @@
+//! Who may have a stream or a look at the relay: whoever opencode would let in, asked each time.
+//!
+//! The relay has no rules of its own. It sends `GET /path` upstream with the client's own credentials, directory and
+//! Origin, and hands a refusal through. Only when opencode cannot be asked, and the relay holds the password itself,
+//! does it compare on its own.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
+use http::{Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Limited};
+use serde::Deserialize;
+use subtle::ConstantTimeEq;
+
+use crate::proxy::{self, Failure, Proxy, ProxyBody, answer, query};
+
+/// How long opencode may take to say whom it admits. The first question for a directory boots an instance: seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The longest answer to `GET /path` that is read; real ones have a few hundred bytes.
+const ANSWER_LIMIT: usize = 64 << 10;
+
+/// Room in which secrets are compared, so that a comparison takes as long whatever their lengths are.
+const SECRET_ROOM: usize = 1024;
+
+/// What opencode is started with, if the relay knows it.
+#[derive(Clone)]
+pub struct Credentials {
+    /// `OPENCODE_SERVER_USERNAME`, by default `opencode`.
+    pub user: String,
+    /// `OPENCODE_SERVER_PASSWORD`.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Credentials").field("user", &self.user).field("password", &"***").finish()
+    }
+}
+
+/// What a request wants to be admitted to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wants {
+    /// One instance: the directory matters.
+    Instance,
+    /// The whole server.
+    Server,
+}
+
+/// An admitted client.
+#[derive(Debug)]
+pub(super) struct Grant {
+    /// The directory as opencode resolved it, for [`Wants::Instance`].
+    pub(super) directory: Option<Arc<str>>,
+    /// What opencode said to the client's Origin: `access-control-*` and `vary`.
+    pub(super) cors: HeaderMap,
+}
+
+/// The whole answer that turns a client away; boxed, because it is the rare case.
+pub(super) type Refusal = Box<Response<ProxyBody>>;
+
+/// The guard.
+pub(super) struct Admission {
+    proxy: Proxy,
+    credentials: Option<Credentials>,
+    /// What opencode resolved for a client that named no directory.
+    default_directory: Mutex<Option<Arc<str>>>,
+}
+
+#[derive(Deserialize)]
+struct PathAnswer {
+    directory: String,
+}
+
+impl Admission {
+    pub(super) fn new(proxy: Proxy, credentials: Option<Credentials>) -> Self {
+        Self { proxy, credentials, default_directory: Mutex::default() }
+    }
+
+    /// Lets the client in, or gives the answer that refuses it.
+    pub(super) async fn admit(
+        &self,
+        wants: Wants,
+        uri: &Uri,
+        headers: &HeaderMap,
+        peer: SocketAddr,
+    ) -> Result<Grant, Refusal> {
+        match tokio::time::timeout(PATIENCE, self.ask(wants, uri, headers, peer)).await {
+            Ok(verdict) => verdict,
+            Err(_) => Err(own(
+                StatusCode::GATEWAY_TIMEOUT,
+                "UpstreamTimeoutError",
+                &format!("opencode did not say within {PATIENCE:?} whether you are admitted; is it overloaded?"),
+            )),
+        }
+    }
+
+    async fn ask(&self, wants: Wants, uri: &Uri, headers: &HeaderMap, peer: SocketAddr) -> Result<Grant, Refusal> {
+        let mut headers = headers.clone();
+        if wants == Wants::Server {
+            headers.remove("x-opencode-directory");
+        }
+        let response = match self.proxy.ask(&question(wants, uri), &headers, peer).await {
+            Ok(response) => response,
+            Err(failure) if failure.is_outage() => return self.admit_alone(wants, uri, &headers, &failure),
+            Err(failure) => return Err(Box::new(failure.answer().map(ProxyBody::from))),
+        };
+        if response.status() != StatusCode::OK {
+            return Err(Box::new(response));
+        }
+        let (head, body) = response.into_parts();
+        let is_json = head
+            .headers
+            .get(CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().to_ascii_lowercase().starts_with(b"application/json"));
+        let text = match Limited::new(body, ANSWER_LIMIT).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(_) => Bytes::new(),
+        };
+        let Ok(PathAnswer { directory }) = serde_json::from_slice::<PathAnswer>(&text) else {
+            return Err(not_opencode());
+        };
+        // Some releases answer unknown paths with the web app and 200: only JSON counts.
+        if !is_json {
+            return Err(not_opencode());
+        }
+        let directory: Arc<str> = directory.into();
+        if proxy::directory(uri, &headers).is_none() || wants == Wants::Server {
+            *self.default_directory.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory.clone());
+        }
+        Ok(Grant { directory: Some(directory), cors: cors(&head.headers) })
+    }
+
+    /// opencode cannot be asked. Whoever shows the password the relay holds is let in; without one nobody knows.
+    fn admit_alone(&self, wants: Wants, uri: &Uri, headers: &HeaderMap, failure: &Failure) -> Result<Grant, Refusal> {
+        let Some(credentials) = &self.credentials else { return Err(outage(failure)) };
+        if !credentials.are_shown(uri, headers) {
+            let mut refusal = Response::new(ProxyBody::empty());
+            *refusal.status_mut() = StatusCode::UNAUTHORIZED;
+            refusal.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"Secure Area\""));
+            return Err(Box::new(refusal));
+        }
+        let directory = match wants {
+            Wants::Server => None,
+            Wants::Instance => {
+                let known = || self.default_directory.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let asked = proxy::directory(uri, headers).map(Arc::from);
+                Some(asked.or_else(known).ok_or_else(|| outage(failure))?)
+            }
+        };
+        Ok(Grant { directory, cors: HeaderMap::new() })
+    }
+}
+
+impl Credentials {
+    /// Whether a request shows them as opencode wants it: `?auth_token=` (it wins), or one Basic header.
+    fn are_shown(&self, uri: &Uri, headers: &HeaderMap) -> bool {
+        const LENIENT: GeneralPurpose = GeneralPurpose::new(
+            &STANDARD,
+            GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+        );
+        let token = query::first(uri.query().unwrap_or_default(), "auth_token");
+        let mut lines = headers.get_all(AUTHORIZATION).iter();
+        let encoded = token.or_else(|| {
+            let (line, None) = (lines.next()?.to_str().ok()?, lines.next()) else { return None };
+            let (scheme, rest) = line.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("basic").then(|| rest.trim().to_owned())
+        });
+        let shown = encoded.and_then(|encoded| LENIENT.decode(encoded).ok()).unwrap_or_default();
+        same(&shown, format!("{}:{}", self.user, self.password).as_bytes())
+    }
+}
+
+/// Compares in a time that depends on neither content nor length.
+fn same(one: &[u8], other: &[u8]) -> bool {
+    let padded = |secret: &[u8]| {
+        let mut room = [0; SECRET_ROOM];
+        let kept = secret.len().min(SECRET_ROOM);
+        room[..kept].copy_from_slice(&secret[..kept]);
+        room
+    };
+    let equal = padded(one).ct_eq(&padded(other)) & one.len().ct_eq(&other.len());
+    bool::from(equal) && one.len() <= SECRET_ROOM
+}
+
+/// `GET /path` with the parts of the client's query that decide about admission, raw as they came.
+fn question(wants: Wants, uri: &Uri) -> String {
+    let decides = |name: &str| match name {
+        "auth_token" => true,
+        "directory" | "workspace" => wants == Wants::Instance,
+        _ => false,
+    };
+    let kept: Vec<&str> =
+        query::pairs(uri.query().unwrap_or_default()).filter(|pair| decides(&pair.name)).map(|pair| pair.raw).collect();
+    if kept.is_empty() { "/path".to_owned() } else { format!("/path?{}", kept.join("&")) }
+}
+
+fn cors(headers: &HeaderMap) -> HeaderMap {
+    headers.iter().filter(|(name, _)| name.as_str().starts_with("access-control-") || **name == VARY).fold(
+        HeaderMap::new(),
+        |mut kept, (name, value)| {
+            kept.append(name.clone(), value.clone());
+            kept
+        },
+    )
+}
+
+fn outage(failure: &Failure) -> Refusal {
+    let mut refusal = own(StatusCode::SERVICE_UNAVAILABLE, "UpstreamDownError", &failure.to_string());
+    refusal.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    refusal
+}
+
+fn not_opencode() -> Refusal {
+    own(
+        StatusCode::BAD_GATEWAY,
+        "UpstreamAnswerError",
+        "GET /path upstream gave no JSON with a directory; check that --upstream is an opencode server",
+    )
+}
+
+fn own(status: StatusCode, name: &str, message: &str) -> Refusal {
+    Box::new(answer(status, name, message).map(ProxyBody::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asks_with_what_decides_and_nothing_else() {
+        let uri = "/event?since=x&directory=%2Fa%20b&types=a&auth%5Ftoken=c2VjcmV0&workspace=w".parse().unwrap();
+        assert_eq!(question(Wants::Instance, &uri), "/path?directory=%2Fa%20b&auth%5Ftoken=c2VjcmV0&workspace=w");
+        assert_eq!(question(Wants::Server, &uri), "/path?auth%5Ftoken=c2VjcmV0");
+        assert_eq!(question(Wants::Server, &Uri::from_static("/event")), "/path");
+    }
+
+    #[test]
+    fn credentials_are_shown_as_opencode_wants_them() {
+        let credentials = Credentials { user: "opencode".into(), password: "pass".into() };
+        let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+        let good = encode("opencode:pass");
+        let shown = |uri: &str, lines: &[String]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(AUTHORIZATION, line.parse().unwrap());
+            }
+            credentials.are_shown(&uri.parse().unwrap(), &headers)
+        };
+        assert!(shown("/event", &[format!("Basic {good}")]));
+        assert!(shown("/event", &[format!("basic {}", good.trim_end_matches('='))]));
+        assert!(shown(&format!("/event?auth_token={good}"), &[]));
+        assert!(shown(&format!("/event?auth_token={good}"), &["Basic bad".into()]));
+        for line in ["Bearer x", "Basic", "Basic !!", &format!("Basic {}", encode("other:pass"))] {
+            assert!(!shown("/event", &[line.to_owned()]), "{line}");
+        }
+        assert!(!shown("/event", &[]));
+        assert!(!shown("/event?auth_token=bad", &[format!("Basic {good}")]));
+        assert!(!shown("/event", &[format!("Basic {good}"), format!("Basic {good}")]));
+        assert!(!format!("{credentials:?}").contains("pass\""));
+    }
+
+    #[test]
+    fn secrets_of_any_length_compare() {
+        assert!(same(b"a", b"a"));
+        for (one, other) in [(&b"a"[..], &b"a\0"[..]), (b"", b"a"), (&[b'x'; 2000], &[b'x'; 2000])] {
+            assert!(!same(one, other));
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! `/_relay/…`: the relay's answers about itself.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use serde_json::{Value, json};
+
+/// Makes the JSON of `/_relay/status`.
+pub type Status = Arc<dyn Fn() -> Value + Send + Sync>;
+
+/// Says whether the relay does its work now; the error says what is missing.
+pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// The pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Page {
+    Health,
+    Ready,
+    Status,
+}
+
+impl Page {
+    /// The page of a path, after `/_relay/`.
+    pub(super) fn of(rest: &str) -> Option<Self> {
+        match rest {
+            "health" => Some(Self::Health),
+            "ready" => Some(Self::Ready),
+            "status" => Some(Self::Status),
+            _ => None,
+        }
+    }
+
+    /// Whether only those may read it whom opencode admits.
+    pub(super) fn is_guarded(self) -> bool {
+        match self {
+            Self::Health | Self::Ready => false,
+            Self::Status => true,
+        }
+    }
+
+    pub(super) fn answer(self, status: &Status, ready: &Ready) -> Response<Full<Bytes>> {
+        match self {
+            // The same shape as opencode's GET /global/health.
+            Self::Health => page(StatusCode::OK, &json!({ "healthy": true, "version": env!("CARGO_PKG_VERSION") })),
+            Self::Ready => match ready() {
+                Ok(()) => page(StatusCode::OK, &json!({ "ready": true })),
+                Err(reason) => {
+                    let mut answer =
+                        page(StatusCode::SERVICE_UNAVAILABLE, &json!({ "ready": false, "reason": reason }));
+                    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                    answer
+                }
+            },
+            Self::Status => page(StatusCode::OK, &status()),
+        }
+    }
+}
+
+fn page(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::new(Bytes::from(format!("{body}\n"))));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}

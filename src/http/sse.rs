@@ -1,0 +1,255 @@
+//! One client's event stream: what it asked for, the head of the answer, and the body that follows the hub.
+//!
+//! The hub gives whole frames; this module adds the heartbeats and the ending. A stream never ends cleanly, because
+//! the SDK comes back after an error only.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT, VARY};
+use http::{Response, Uri};
+use percent_encoding::percent_decode_str;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+
+use super::body::AnswerBody;
+use crate::event::{Scope, Types, View};
+use crate::hub::{Expired, Follower, Hub, Word};
+use crate::proxy::query;
+use crate::stop::Stop;
+
+/// The usual pause between heartbeats, as opencode's (FACTS §1).
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// The pause between the comments on `/api/event`, the first of which comes at once.
+const API_HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// The longest session id worth comparing.
+const SESSION_LIMIT: usize = 128;
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// How many clients follow each view; clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Clients(Arc<[AtomicUsize; 4]>);
+
+impl Clients {
+    /// How many streams of this view are open.
+    #[must_use]
+    pub fn count(&self, view: View) -> usize {
+        self.0[slot(view)].load(Ordering::Relaxed)
+    }
+
+    fn enter(&self, view: View) -> Client {
+        self.0[slot(view)].fetch_add(1, Ordering::Relaxed);
+        Client { clients: self.clone(), view }
+    }
+}
+
+fn slot(view: View) -> usize {
+    match view {
+        View::Instance => 0,
+        View::Session => 1,
+        View::Global => 2,
+        View::Api => 3,
+    }
+}
+
+/// One client's place in the count; it is in the body, so that it goes with the stream however that ends.
+struct Client {
+    clients: Clients,
+    view: View,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.clients.0[slot(self.view)].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a request asks of a stream, besides the directory.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Wish {
+    pub(super) view: View,
+    session: Option<Arc<str>>,
+    types: Types,
+    ids: bool,
+    last_id: Option<String>,
+}
+
+/// What is wrong with a wish. Each message says what to do.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum WishError {
+    #[error("{0:?} is no session id; write ?session=ses_… as GET /session shows it")]
+    Session(String),
+    #[error("failed to {0}")]
+    Types(#[from] crate::event::TypesError),
+    #[error("?ids={0} is neither 0 nor 1; 1 puts an id line into every frame, 0 into none")]
+    Ids(String),
+}
+
+impl Wish {
+    /// Reads path, query and headers; `session` is the raw segment of the path on `/session/{id}/event`.
+    pub(super) fn read(view: View, session: Option<&str>, uri: &Uri, headers: &HeaderMap) -> Result<Self, WishError> {
+        let query = uri.query().unwrap_or_default();
+        let session = session
+            .map(|raw| percent_decode_str(raw).decode_utf8_lossy().into_owned())
+            .or_else(|| query::first(query, "session"));
+        let session = session.map(read_session).transpose()?;
+        let types = query::first(query, "types").map(|text| Types::parse(&text)).transpose()?.unwrap_or_default();
+        let ids = match query::first(query, "ids").as_deref() {
+            Some("1") => true,
+            Some("0") => false,
+            Some(other) => return Err(WishError::Ids(other.to_owned())),
+            // Some tools around curl take every line for data (FACTS §5).
+            None => !headers.get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(b"curl/")),
+        };
+        // A browser that comes back repeats the URL it began with, so the header is the newer word.
+        let last_id = headers
+            .get(LAST_EVENT_ID)
+            .map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned())
+            .or_else(|| ["lastEventId", "last_event_id", "since"].iter().find_map(|name| query::first(query, name)))
+            .filter(|id| !id.is_empty());
+        Ok(Self { view, session, types, ids, last_id })
+    }
+}
+
+fn read_session(id: String) -> Result<Arc<str>, WishError> {
+    let fits = !id.is_empty()
+        && id.len() <= SESSION_LIMIT
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+    if fits { Ok(id.into()) } else { Err(WishError::Session(id.chars().take(SESSION_LIMIT).collect())) }
+}
+
+/// Opens the stream: the answer's head as a healthy opencode's, and the body.
+pub(super) fn open(
+    hub: &Hub,
+    clients: &Clients,
+    heartbeat: Duration,
+    stop: Stop,
+    wish: Wish,
+    directory: Option<Arc<str>>,
+    cors: HeaderMap,
+) -> Response<AnswerBody> {
+    let view = wish.view;
+    let scope = Scope { view, directory, session: wish.session, types: wish.types };
+    let follower = hub.follow(scope, wish.last_id.as_deref(), wish.ids);
+    let word = header(follower.word());
+    let stream = EventStream::new(follower, clients.enter(view), heartbeat, stop);
+    let mut response = Response::new(AnswerBody::stream(stream));
+    let headers = response.headers_mut();
+    *headers = cors;
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    headers.entry(VARY).or_insert(HeaderValue::from_static("Origin"));
+    if let Ok(word) = HeaderValue::from_str(&word) {
+        headers.insert("x-relay-resume", word);
+    }
+    response
+}
+
+/// The greeting's word for those who read heads: `fresh`, `resumed`, or `gap; reason=…; missed=…`.
+fn header(word: &Word) -> String {
+    match word {
+        Word::Fresh => "fresh".to_owned(),
+        Word::Resumed => "resumed".to_owned(),
+        Word::Gap { reason, missed: Some(missed) } => format!("gap; reason={reason}; missed={missed}"),
+        Word::Gap { reason, missed: None } => format!("gap; reason={reason}"),
+    }
+}
+
+/// Why a stream ended; always an error towards the client.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    #[error("go on with the stream: the relay is stopping")]
+    Stopping,
+    #[error(transparent)]
+    Expired(#[from] Expired),
+}
+
+/// The body of an event stream.
+pub(super) struct EventStream {
+    follower: Follower,
+    heartbeat: Interval,
+    /// Nothing may come before the greeting.
+    greeted: bool,
+    stop: Pin<Box<dyn Future<Output = ()> + Send>>,
+    _client: Client,
+}
+
+impl EventStream {
+    fn new(follower: Follower, client: Client, heartbeat: Duration, stop: Stop) -> Self {
+        let (first, period) = match client.view {
+            View::Api => (Instant::now(), API_HEARTBEAT),
+            View::Instance | View::Session | View::Global => (Instant::now() + heartbeat, heartbeat),
+        };
+        let mut heartbeat = interval_at(first, period);
+        // A client that was away gets one heartbeat when it reads again, not all that were due.
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let stop = Box::pin(async move { stop.pulled().await });
+        Self { follower, heartbeat, greeted: false, stop, _client: client }
+    }
+
+    /// The next bytes. Ranked: the stop, a heartbeat that is due (a busy stream must not hold it up), events.
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Ended>> {
+        if self.stop.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(Ended::Stopping));
+        }
+        if self.greeted && self.heartbeat.poll_tick(context).is_ready() {
+            return Poll::Ready(Ok(self.follower.heartbeat()));
+        }
+        let frames = self.follower.poll_frames(context);
+        if frames.is_ready() {
+            self.greeted = true;
+        }
+        frames.map_err(Ended::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(uri: &str, headers: &[(&'static str, &'static str)]) -> Result<Wish, WishError> {
+        let headers = headers
+            .iter()
+            .map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect();
+        Wish::read(View::Instance, None, &uri.parse().unwrap(), &headers)
+    }
+
+    #[test]
+    fn curl_gets_no_ids_unless_it_asks() {
+        let ids = |uri, agent| wish(uri, &[("user-agent", agent)]).unwrap().ids;
+        assert!(ids("/event", "Bun/1.3"));
+        assert!(!ids("/event", "curl/8.5.0"));
+        assert!(ids("/event?ids=1", "curl/8.5.0"));
+        assert!(!ids("/event?ids=0", "Bun/1.3"));
+        assert!(wish("/event?ids=yes", &[]).is_err());
+    }
+
+    #[test]
+    fn the_header_is_the_newer_resume_id() {
+        assert_eq!(wish("/event?since=a", &[("last-event-id", "b")]).unwrap().last_id.as_deref(), Some("b"));
+        for name in ["since", "lastEventId", "last_event_id"] {
+            assert_eq!(wish(&format!("/event?{name}=a-1"), &[]).unwrap().last_id.as_deref(), Some("a-1"));
+        }
+        assert_eq!(wish("/event?since=", &[]).unwrap().last_id, None);
+    }
+
+    #[test]
+    fn bad_filters_say_what_to_write() {
+        for (uri, word) in
+            [("/event?session=a/b", "ses_"), ("/event?session=", "ses_"), ("/event?types=a,,b", "message.*")]
+        {
+            assert!(wish(uri, &[]).unwrap_err().to_string().contains(word), "{uri}");
+        }
+        let session = Wish::read(View::Session, Some("ses%5F1"), &Uri::from_static("/x"), &HeaderMap::new());
+        assert_eq!(session.unwrap().session.as_deref(), Some("ses_1"));
+    }
+}

@@ -1,0 +1,167 @@
+//! Which opencode this is, and what is known to be broken in it (FACTS §1, §2).
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::net::TcpStream;
+
+use super::Upstream;
+
+/// How long opencode may take to say its version.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Most bytes of that answer.
+const BODY: usize = 64 << 10;
+
+/// A version of opencode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    text: String,
+    /// Major, minor, patch; `None` for a build that has no such number.
+    number: Option<(u32, u32, u32)>,
+}
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Release {
+    /// Reads a version as opencode writes it: `1.14.48`.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        let mut numbers = text.split(['-', '+']).next().unwrap_or_default().split('.').map(str::parse::<u32>);
+        let number = match (numbers.next(), numbers.next(), numbers.next(), numbers.next()) {
+            (Some(Ok(major)), Some(Ok(minor)), Some(Ok(patch)), None) => Some((major, minor, patch)),
+            _ => None,
+        };
+        // It goes into logs: it must not bring control characters along.
+        let text = text.chars().filter(|letter| !letter.is_control()).take(64).collect();
+        Self { text, number }
+    }
+
+    /// Whether it has `/api/event`. A build without a number is taken for a new one.
+    #[must_use]
+    pub fn has_api_event(&self) -> bool {
+        self.number.is_none_or(|number| number >= (1, 16, 0))
+    }
+
+    /// What is known to be broken there, in plain words.
+    #[must_use]
+    pub fn breakages(&self) -> Vec<&'static str> {
+        let Some(number) = self.number else { return Vec::new() };
+        let known: [(_, _, &'static str); 5] = [
+            ((1, 14, 42), (1, 14, 48), "its own /event ends right after server.connected"),
+            ((1, 14, 49), (1, 15, 1), "its own /event silently lacks messages, parts and most session events"),
+            ((1, 15, 2), (1, 15, 13), "its own /event lacks some file watcher events"),
+            (
+                (1, 15, 14),
+                (u32::MAX, 0, 0),
+                "its log does not announce events, so the stream and the state are the only witnesses",
+            ),
+            ((1, 17, 19), (1, 18, 34), "its own /api/event ends before the first session.status"),
+        ];
+        known.into_iter().filter(|(from, to, _)| (*from..=*to).contains(&number)).map(|(.., words)| words).collect()
+    }
+}
+
+/// Why opencode's version is not known. Can follow "failed to".
+#[derive(Debug, thiserror::Error)]
+pub enum AskReleaseError {
+    /// No connection, or it broke.
+    #[error("reach opencode at {authority}: {source}")]
+    Unreachable {
+        /// Where it should be.
+        authority: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// No answer in time.
+    #[error("get an answer from {0} within 5 s; does something else listen there?")]
+    Slow(String),
+    /// 401 or 403.
+    #[error("ask opencode at {0} for its version: it wants a password; set OPENCODE_SERVER_PASSWORD for the relay too")]
+    Unauthorized(String),
+    /// Something else answers there.
+    #[error("find an opencode at {authority}: GET /global/health answered {status} without a version")]
+    Other {
+        /// Where it should be.
+        authority: String,
+        /// What was answered.
+        status: StatusCode,
+    },
+}
+
+/// Asks opencode for its version.
+///
+/// # Errors
+///
+/// When nothing, or something else than opencode, answers there.
+pub async fn ask(upstream: &Upstream) -> Result<Release, AskReleaseError> {
+    let authority = upstream.authority.to_string();
+    let unreachable = |source| AskReleaseError::Unreachable { authority: authority.clone(), source };
+    let (status, body) = tokio::time::timeout(ANSWER, health(upstream))
+        .await
+        .map_err(|_| AskReleaseError::Slow(authority.clone()))?
+        .map_err(unreachable)?;
+    #[derive(Deserialize)]
+    struct Health {
+        version: String,
+    }
+    match serde_json::from_slice::<Health>(&body) {
+        _ if matches!(status.as_u16(), 401 | 403) => Err(AskReleaseError::Unauthorized(authority)),
+        Ok(health) if status.is_success() => Ok(Release::new(&health.version)),
+        _ => Err(AskReleaseError::Other { authority, status }),
+    }
+}
+
+async fn health(upstream: &Upstream) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+    let socket = TcpStream::connect(&*upstream.authority).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
+    let mut request = Request::get("/global/health")
+        .header(header::HOST, &*upstream.authority)
+        .header(header::ACCEPT, "application/json")
+        .header(header::CONNECTION, "close");
+    if let Some(authorization) = &upstream.authorization {
+        request = request.header(header::AUTHORIZATION, authorization);
+    }
+    let request = request.body(Empty::<Bytes>::new())?;
+    let exchange = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        Ok((status, Limited::new(response.into_body(), BODY).collect().await?.to_bytes()))
+    };
+    // The connection is driven here, so that nothing of it outlives the question. It may end before the answer is read
+    // to its end, which is no error: the answer says itself whether it is whole.
+    tokio::select! {
+        answer = exchange => answer,
+        () = async { let _ = connection.await; std::future::pending().await } => Err("the connection was closed".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn breakages_are_those_that_were_measured() {
+        let count = |text: &str| Release::new(text).breakages().len();
+        assert_eq!(count("1.14.41"), 0);
+        assert!(Release::new("1.14.48").breakages()[0].contains("server.connected"));
+        assert!(Release::new("1.15.0").breakages()[0].contains("silently"));
+        assert_eq!((count("1.17.11"), count("1.18.34"), count("1.19.0"), count("dev")), (1, 2, 1, 0));
+    }
+
+    #[test]
+    fn api_event_came_with_1_17() {
+        let has = |text: &str| Release::new(text).has_api_event();
+        assert!(!has("1.14.48") && !has("1.15.13") && has("1.17.0") && has("1.18.34-beta.1") && has("local"));
+        assert_eq!(Release::new("1.2\u{1b}[31m").to_string(), "1.2[31m");
+    }
+}

@@ -1,0 +1,232 @@
+//! A session's newest messages.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::super::json::{Told, fingerprint};
+use super::super::plan::Flight;
+use super::super::shadow::{MessageInfo, PartInfo, Session, Shadow, millis};
+use super::{Draft, ShapeError, shape};
+use crate::event::quote;
+
+/// Most messages asked for at once.
+const MOST: usize = 1024;
+
+/// What the caller knows besides the answer.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::reconcile) struct Facts {
+    /// Messages that began or ended since, in milliseconds of Unix time, are news also in a session never read before.
+    pub(in crate::reconcile) since: u64,
+    /// A new answer of the assistant proves a turn, also when the status map never showed it: short turns are over
+    /// before they can be read.
+    pub(in crate::reconcile) proves_turn: bool,
+    /// The log announced the end of a turn that was not told: two turns may follow each other without a pause.
+    pub(in crate::reconcile) end_announced: bool,
+    /// Unix time, in milliseconds.
+    pub(in crate::reconcile) wall: u64,
+}
+
+/// What the answer is good for.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::reconcile) enum Found {
+    /// It was told.
+    Told,
+    /// It does not reach back to what clients know: ask for so many.
+    Ask(usize),
+    /// The session itself has to be read first: nobody knows its directory.
+    Homeless,
+}
+
+#[derive(Deserialize)]
+struct Entry<'a> {
+    #[serde(borrow)]
+    info: &'a RawValue,
+    #[serde(borrow, default)]
+    parts: Vec<&'a RawValue>,
+}
+
+struct Read<'a> {
+    info: MessageInfo<'a>,
+    text: &'a str,
+    parts: Vec<&'a RawValue>,
+}
+
+impl Shadow {
+    /// A session's newest messages, with their parts.
+    pub(in crate::reconcile) fn compare_messages(
+        &mut self,
+        id: &str,
+        text: &str,
+        flight: &Flight,
+        facts: Facts,
+        out: &mut Vec<Draft>,
+    ) -> Result<Found, ShapeError> {
+        let entries: Vec<Entry<'_>> = serde_json::from_str(text).map_err(shape("a list of messages"))?;
+        let mut reads = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let info = serde_json::from_str(entry.info.get()).map_err(shape("a message"))?;
+            reads.push(Read { info, text: entry.info.get(), parts: entry.parts });
+        }
+        let session = self.session(id);
+        if session.place.directory.is_none() {
+            return Ok(Found::Homeless);
+        }
+        let full = reads.len() >= flight.limit;
+        let reaches = reads.first().is_none_or(|oldest| session.messages.contains_key(oldest.info.id.as_str()))
+            && reads.iter().any(|read| read.info.role == "user");
+        if full && session.known && !reaches && flight.limit < MOST {
+            return Ok(Found::Ask((flight.limit * 4).min(MOST)));
+        }
+        let mut comparison = Comparison { id, session, flight, facts, out };
+        comparison.removed(&reads, full);
+        let live = comparison.first_news(&reads);
+        for (index, read) in reads.iter().enumerate() {
+            comparison.message(read, index >= live)?;
+        }
+        session.known |= !flight.silent;
+        Ok(Found::Told)
+    }
+}
+
+struct Comparison<'a> {
+    id: &'a str,
+    session: &'a mut Session,
+    flight: &'a Flight,
+    facts: Facts,
+    out: &'a mut Vec<Draft>,
+}
+
+impl Comparison<'_> {
+    /// From which entry on changes are news. In a session never read before, what is older is only learnt.
+    fn first_news(&self, reads: &[Read<'_>]) -> usize {
+        if self.flight.silent {
+            return reads.len();
+        }
+        if self.session.known {
+            return 0;
+        }
+        let since = self.facts.since;
+        let recent = |read: &Read<'_>| {
+            let time = read.info.time;
+            millis(time.created) >= since || time.completed.is_some_and(|time| millis(time) >= since)
+        };
+        let turn = reads.iter().rposition(|read| read.info.role == "user");
+        let recent = reads.iter().position(recent);
+        turn.into_iter().chain(recent).min().unwrap_or(0)
+    }
+
+    /// Told messages that the state does not have any more. Only those can be judged that the answer reaches back to.
+    fn removed(&mut self, reads: &[Read<'_>], full: bool) {
+        let listed = |id: &Arc<str>| reads.iter().any(|read| *read.info.id == **id);
+        let told: Vec<Arc<str>> = self.session.message_ids().cloned().collect();
+        let start = if full { told.iter().position(listed).unwrap_or(told.len()) } else { 0 };
+        for id in &told[start..] {
+            let newer = self.session.messages.get(id).is_some_and(|message| message.step > self.flight.began);
+            if !listed(id) && !newer {
+                self.session.remove(id);
+                self.tell("message.removed", &format!(r#","messageID":{}"#, quote(id)));
+            }
+        }
+    }
+
+    fn message(&mut self, read: &Read<'_>, news: bool) -> Result<(), ShapeError> {
+        let info = &read.info;
+        let told = self.session.messages.get(info.id.as_str());
+        let is_new = told.is_none();
+        let newer = told.is_some_and(|told| told.step > self.flight.began);
+        let print = fingerprint(read.text).unwrap_or_default();
+        let changed = !newer && told.is_none_or(|told| told.info != print);
+        if news && is_new {
+            self.turn(info);
+        }
+        if !newer {
+            let message = self.session.message(&info.id);
+            (message.info, message.by_user, message.finished) = (print, info.role == "user", info.finished());
+        }
+        // A client needs the message before its parts; the word that it is complete comes after them.
+        if news && changed && is_new {
+            self.updated(read);
+        }
+        self.parts(read, news)?;
+        if news && changed && !is_new {
+            self.updated(read);
+        }
+        Ok(())
+    }
+
+    /// A message clients never heard of begins a turn, or proves that one has ended.
+    fn turn(&mut self, info: &MessageInfo<'_>) {
+        let busy = self.session.busy.is_some();
+        // A prompt behind a finished answer: either the session was busy all along, or two turns follow each other too
+        // closely for the status map to show the pause. Seen without the session, or an end announced, it was a pause.
+        let paused = self.session.ending.is_some() || self.facts.end_announced;
+        if info.role == "user" && busy && self.session.is_answered() && paused {
+            self.facts.end_announced = false;
+            self.session.end(self.id, self.out);
+        }
+        // A fork copies answers into a new session; those are older than it.
+        let own = millis(info.time.created) >= self.session.created;
+        if info.role == "assistant" && self.session.busy.is_none() && own && self.facts.proves_turn {
+            self.session.begin(self.id, r#"{"type":"busy"}"#, self.out);
+        }
+    }
+
+    fn updated(&mut self, read: &Read<'_>) {
+        if let Some(error) = read.info.error {
+            let print = fingerprint(error.get());
+            if self.session.error != print {
+                self.session.error = print;
+                self.tell("session.error", &format!(r#","error":{}"#, error.get()));
+            }
+        }
+        self.tell("message.updated", &format!(r#","info":{}"#, read.text));
+    }
+
+    fn parts(&mut self, read: &Read<'_>, news: bool) -> Result<(), ShapeError> {
+        let message_id = &read.info.id;
+        let mut listed = Vec::with_capacity(read.parts.len());
+        for raw in &read.parts {
+            let info: PartInfo = serde_json::from_str(raw.get()).map_err(shape("a message part"))?;
+            let print = fingerprint(raw.get()).unwrap_or_default();
+            let part = self.session.message(message_id).parts.entry(info.id.as_str().into()).or_default();
+            let same = part.print == print;
+            if part.step <= self.flight.began && !same {
+                let text = info.text.as_deref().unwrap_or_default();
+                let missing = part.text.missing(text).filter(|rest| !rest.is_empty()).map(quote);
+                part.print = print;
+                part.text = Told::all(text);
+                if news {
+                    if let Some(delta) = missing.filter(|_| info.streams() && read.info.role == "assistant") {
+                        let (message, part) = (quote(message_id), quote(&info.id));
+                        let rest = format!(r#","messageID":{message},"partID":{part},"field":"text","delta":{delta}"#);
+                        self.tell("message.part.delta", &rest);
+                    }
+                    self.tell("message.part.updated", &format!(r#","part":{},"time":{}"#, raw.get(), self.facts.wall));
+                }
+            }
+            listed.push(info.id);
+        }
+        let began = self.flight.began;
+        let message = self.session.message(message_id);
+        let gone: Vec<Arc<str>> = message
+            .parts
+            .iter()
+            .filter(|(id, part)| part.step <= began && !listed.iter().any(|listed| **listed == ***id))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in gone {
+            self.session.message(message_id).parts.remove(&id);
+            let rest = format!(r#","messageID":{},"partID":{}"#, quote(message_id), quote(&id));
+            self.tell("message.part.removed", &rest);
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, kind: &'static str, rest: &str) {
+        if !self.flight.silent {
+            self.out.push(Draft::of_session(kind, self.session, self.id, rest));
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The list of sessions.
+
+use super::super::aspect::SessionId;
+use super::super::json::{Entries, fingerprint};
+use super::super::plan::Flight;
+use super::super::shadow::{SessionInfo, Shadow, millis};
+use super::{Draft, ShapeError, shape};
+
+/// What the caller knows about the list that was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::reconcile) struct Listing {
+    /// Sessions that began or changed since, in milliseconds of Unix time, are news.
+    pub(in crate::reconcile) since: u64,
+    /// The log announced a session that was never told.
+    pub(in crate::reconcile) expects_new: bool,
+    /// A session may have been deleted.
+    pub(in crate::reconcile) expects_gone: bool,
+}
+
+/// What the list shows.
+#[derive(Debug, Default)]
+pub(in crate::reconcile) struct Listed {
+    /// Sessions that changed.
+    pub(in crate::reconcile) moved: Vec<SessionId>,
+    /// Sessions that should be in the list and are not.
+    pub(in crate::reconcile) absent: Vec<SessionId>,
+    /// The list was cut and a deleted session may be behind its end.
+    pub(in crate::reconcile) cut: bool,
+}
+
+impl Shadow {
+    /// The newest sessions of all directories.
+    pub(in crate::reconcile) fn compare_sessions(
+        &mut self,
+        text: &str,
+        flight: &Flight,
+        listing: Listing,
+        out: &mut Vec<Draft>,
+    ) -> Result<Listed, ShapeError> {
+        let entries: Vec<Entries<'_>> = serde_json::from_str(text).map_err(shape("the list of sessions"))?;
+        let mut listed = Listed::default();
+        let mut ids = Vec::with_capacity(entries.len());
+        let mut oldest = u64::MAX;
+        let mut drafts = Vec::new();
+        for entry in &entries {
+            // The list adds the project's object to each session; everything else is the session's own object.
+            let text = entry.without("project");
+            let info: SessionInfo = serde_json::from_str(&text).map_err(shape("a session"))?;
+            oldest = oldest.min(millis(info.time.updated));
+            let mut told = Vec::new();
+            if self.compare_session(&text, &info, flight, listing, &mut told) {
+                listed.moved.push(info.id.as_str().into());
+            }
+            drafts.push(told);
+            ids.push(info.id);
+        }
+        // The list has the newest first; they happened the other way round.
+        out.extend(drafts.into_iter().rev().flatten());
+        if listing.expects_gone {
+            let full = entries.len() >= flight.limit;
+            listed.absent = self
+                .sessions
+                .iter()
+                .filter(|(id, session)| {
+                    session.info.is_some()
+                        && !ids.iter().any(|listed| **listed == ***id)
+                        && session.stepped.info <= flight.began
+                        && (!full || session.updated > oldest)
+                })
+                .map(|(id, _)| id.clone())
+                .collect();
+            listed.cut = full && listed.absent.is_empty();
+        }
+        Ok(listed)
+    }
+
+    /// One session's object. Says whether it changed.
+    pub(in crate::reconcile) fn compare_session(
+        &mut self,
+        text: &str,
+        info: &SessionInfo,
+        flight: &Flight,
+        listing: Listing,
+        out: &mut Vec<Draft>,
+    ) -> bool {
+        let print = fingerprint(text).unwrap_or_default();
+        let told = self.sessions.get(info.id.as_str());
+        if told.is_some_and(|told| told.stepped.info > flight.began) {
+            return false;
+        }
+        let told = told.and_then(|told| told.info.as_ref()).map(|(_, print)| *print);
+        let (created, updated) = (millis(info.time.created), millis(info.time.updated));
+        let kind = match told {
+            Some(told) if told == print => return false,
+            Some(_) => Some("session.updated"),
+            None if created >= listing.since || listing.expects_new => Some("session.created"),
+            None if updated >= listing.since => Some("session.updated"),
+            None => None,
+        };
+        let session = self.learn(text, print, info);
+        let Some(kind) = kind else { return false };
+        session.known |= kind == "session.created";
+        if !flight.silent {
+            out.push(Draft::of_session(kind, session, &info.id, &format!(r#","info":{text}"#)));
+        }
+        true
+    }
+
+    /// A session that the state does not know any more.
+    pub(in crate::reconcile) fn compare_gone(&mut self, id: &str, out: &mut Vec<Draft>) {
+        let Some(mut session) = self.remove(id) else { return };
+        if session.busy.is_some() {
+            session.end(id, out);
+        }
+        if let Some((info, _)) = &session.info {
+            out.push(Draft::of_session("session.deleted", &session, id, &format!(r#","info":{info}"#)));
+        }
+    }
+}

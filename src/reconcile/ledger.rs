@@ -1,0 +1,243 @@
+//! The ledger: per event type, what the log announced and what became of it.
+//!
+//! Both the log and the stream keep the bus's order (FACTS §2), so within a type the first notice belongs to the first
+//! event. A notice is *missing* when an event that was announced after it has come, or when so much time has passed and
+//! the stream showed life since, that it cannot be on its way any more: TCP does not reorder. So nothing that was read
+//! from the state for a missing notice is delivered a second time by the stream.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// Most types counted under their own name; the log is untrusted and could name any number. The rest is `other`.
+const TYPES: usize = 128;
+
+/// How long an event waits for a log line that should have come before it, in milliseconds. The worst seen is 8 ms.
+const AHEAD: u64 = 5_000;
+
+/// What became of the events of one type.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Announced by the log.
+    pub published: u64,
+    /// Delivered by the upstream stream.
+    pub delivered: u64,
+    /// Made from the state.
+    pub recovered: u64,
+    /// Announced, and the state had already moved on (or said nothing new) when it was read.
+    pub overwritten: u64,
+    /// Announced, and no witness can tell its content.
+    pub no_source: u64,
+    /// Announced, and not yet accounted for.
+    pub pending: u64,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    count: Count,
+    /// Notices that no event has answered: their place in the log and when they came.
+    waiting: VecDeque<(u64, u64)>,
+    /// How many of the pending notices the stream will not answer any more: the state has to.
+    owed: u64,
+    /// When events came whose notice has not come yet.
+    ahead: VecDeque<u64>,
+}
+
+/// Counts per type.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    accounts: BTreeMap<Arc<str>, Account>,
+    /// How many notices there were: a notice's place in the log.
+    notices: u64,
+    /// The latest notice that an event answered.
+    answered: u64,
+    /// When the stream last showed life.
+    alive: u64,
+}
+
+impl Ledger {
+    /// The log announced an event. Says whether an answer is to be waited for; the stream may have been first.
+    pub(super) fn announce(&mut self, kind: &Arc<str>, now: u64) -> bool {
+        self.notices += 1;
+        let place = self.notices;
+        let account = self.account(kind);
+        account.count.published += 1;
+        while account.ahead.front().is_some_and(|came| now.saturating_sub(*came) > AHEAD) {
+            account.ahead.pop_front();
+        }
+        if account.ahead.pop_front().is_some() {
+            return false;
+        }
+        account.count.pending += 1;
+        account.waiting.push_back((place, now));
+        true
+    }
+
+    /// The stream delivered an event.
+    pub(super) fn deliver(&mut self, kind: &Arc<str>, now: u64, has_log: bool) {
+        self.alive = now;
+        let account = self.account(kind);
+        account.count.delivered += 1;
+        if let Some((place, _)) = account.waiting.pop_front() {
+            account.count.pending -= 1;
+            self.answered = self.answered.max(place);
+        } else if has_log {
+            account.ahead.push_back(now);
+            if account.ahead.len() > 256 {
+                account.ahead.pop_front();
+            }
+        }
+    }
+
+    /// The stream showed life without an event.
+    pub(super) fn alive(&mut self, now: u64) {
+        self.alive = now;
+    }
+
+    /// An event was made from the state.
+    pub(super) fn recover(&mut self, kind: &str) {
+        let account = self.account(&Arc::from(kind));
+        account.count.recovered += 1;
+        if account.owed > 0 {
+            account.owed -= 1;
+            account.count.pending -= 1;
+        }
+    }
+
+    /// Takes the notices that the stream will not answer any more; the state owes them from now on.
+    ///
+    /// `grace` is how long a notice may wait, in milliseconds; `None` when there is no stream to wait for.
+    pub(super) fn missing(&mut self, now: u64, grace: Option<u64>) -> Vec<Arc<str>> {
+        let (answered, alive) = (self.answered, self.alive);
+        let mut kinds = Vec::new();
+        for (kind, account) in &mut self.accounts {
+            while let Some(&(place, came)) = account.waiting.front() {
+                let late = |grace| now >= came + grace && (place < answered || alive >= came + grace);
+                if !grace.is_none_or(late) {
+                    break;
+                }
+                account.waiting.pop_front();
+                account.owed += 1;
+                kinds.push(kind.clone());
+            }
+        }
+        kinds
+    }
+
+    /// When [`Ledger::missing`] may next find something, if the stream stays alive.
+    pub(super) fn next(&self, grace: u64) -> Option<u64> {
+        self.accounts.values().filter_map(|account| account.waiting.front()).map(|(_, came)| came + grace).min()
+    }
+
+    /// Whether the log announces anything at all: releases from 1.17 on do not (FACTS §2).
+    pub(super) fn has_notices(&self) -> bool {
+        self.notices > 0
+    }
+
+    /// Whether the state owes an event of this type.
+    pub(super) fn owes(&self, kind: &str) -> bool {
+        self.accounts.get(kind).is_some_and(|account| account.owed > 0)
+    }
+
+    /// No witness can tell the content of this type: what is owed of it is lost.
+    pub(super) fn write_off_unknown(&mut self, kind: &str) {
+        if let Some(account) = self.accounts.get_mut(kind) {
+            account.count.no_source += account.owed;
+            account.count.pending -= account.owed;
+            account.owed = 0;
+        }
+    }
+
+    /// The state was read after all of it: what is still owed was overwritten before it could be read.
+    pub(super) fn write_off(&mut self) {
+        for account in self.accounts.values_mut() {
+            account.count.overwritten += account.owed;
+            account.count.pending -= account.owed;
+            account.owed = 0;
+        }
+    }
+
+    /// The counts, by type.
+    pub(super) fn counts(&self) -> impl Iterator<Item = (&Arc<str>, &Count)> {
+        self.accounts.iter().map(|(kind, account)| (kind, &account.count))
+    }
+
+    fn account(&mut self, kind: &Arc<str>) -> &mut Account {
+        let kind = if self.accounts.len() < TYPES || self.accounts.contains_key(kind) {
+            kind.clone()
+        } else {
+            Arc::from("other")
+        };
+        self.accounts.entry(kind).or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(name: &str) -> Arc<str> {
+        name.into()
+    }
+
+    fn count(ledger: &Ledger, name: &str) -> Count {
+        ledger.counts().find(|(kind, _)| ***kind == *name).unwrap().1.clone()
+    }
+
+    #[test]
+    fn an_event_answers_its_line_in_either_order() {
+        let mut ledger = Ledger::default();
+        assert!(ledger.announce(&kind("a"), 0));
+        ledger.deliver(&kind("a"), 3, true);
+        ledger.deliver(&kind("a"), 4, true);
+        assert!(!ledger.announce(&kind("a"), 12));
+        assert_eq!(count(&ledger, "a"), Count { published: 2, delivered: 2, ..Count::default() });
+        assert_eq!(ledger.missing(100_000, Some(2000)), [] as [Arc<str>; 0]);
+    }
+
+    #[test]
+    fn a_line_is_missing_only_when_its_event_cannot_come_any_more() {
+        let mut ledger = Ledger::default();
+        ledger.announce(&kind("a"), 0);
+        ledger.announce(&kind("b"), 1);
+        // A stalled stream delivers late, so time alone proves nothing.
+        assert!(ledger.missing(10_000, Some(2000)).is_empty());
+        ledger.deliver(&kind("b"), 10_001, true);
+        assert_eq!(ledger.missing(10_002, Some(2000)), [kind("a")]);
+        assert!(ledger.owes("a"));
+        ledger.recover("a");
+        assert_eq!(count(&ledger, "a"), Count { published: 1, recovered: 1, ..Count::default() });
+    }
+
+    #[test]
+    fn life_after_the_grace_proves_it_too_and_no_stream_needs_no_proof() {
+        let mut ledger = Ledger::default();
+        ledger.announce(&kind("a"), 0);
+        ledger.alive(1999);
+        assert!(ledger.missing(5000, Some(2000)).is_empty());
+        ledger.alive(2000);
+        assert_eq!(ledger.missing(5000, Some(2000)).len(), 1);
+        ledger.announce(&kind("a"), 6000);
+        assert_eq!(ledger.missing(6000, None).len(), 1);
+        ledger.recover("a");
+        ledger.write_off();
+        assert_eq!(count(&ledger, "a"), Count { published: 2, recovered: 1, overwritten: 1, ..Count::default() });
+    }
+
+    #[test]
+    fn a_lost_line_does_not_hide_a_lost_event_for_ever() {
+        let mut ledger = Ledger::default();
+        ledger.deliver(&kind("a"), 0, true);
+        assert!(ledger.announce(&kind("a"), AHEAD + 1));
+        assert_eq!(ledger.missing(AHEAD + 1, None).len(), 1);
+    }
+
+    #[test]
+    fn a_flood_of_invented_types_is_bounded() {
+        let mut ledger = Ledger::default();
+        for n in 0..1000 {
+            ledger.announce(&kind(&format!("t{n}")), 0);
+        }
+        assert_eq!(ledger.counts().count(), TYPES + 1);
+        assert_eq!(ledger.counts().map(|(_, count)| count.published).sum::<u64>(), 1000);
+    }
+}

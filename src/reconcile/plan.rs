@@ -1,0 +1,197 @@
+//! When to ask: a burst of notices is one question, a handful are in flight, none is asked twice at once.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::aspect::{Aspect, Directory};
+
+/// How long to wait after a notice before asking, in milliseconds, so that a burst is one read.
+pub(super) const BURST: u64 = 20;
+
+/// Least time between two reads of the same thing, in milliseconds.
+const SPACING: u64 = 60;
+
+/// Most questions in flight at once. opencode answers on the thread that runs its sessions.
+const IN_FLIGHT: usize = 4;
+
+/// First wait after a question that failed, in milliseconds; doubles up to [`RETRY_MOST`].
+const RETRY: u64 = 250;
+const RETRY_MOST: u64 = 8_000;
+
+/// A question on its way.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) aspect: Aspect,
+    /// The shadow's step when it was asked: what the stream told after it is newer than the answer.
+    pub(super) began: u64,
+    /// Only fill in what clients are supposed to know; tell them nothing.
+    pub(super) silent: bool,
+    pub(super) limit: usize,
+}
+
+/// A question to be asked now.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) number: u64,
+    pub(super) path: String,
+    /// Which instance to ask; `None` when any will do.
+    pub(super) directory: Option<Directory>,
+}
+
+#[derive(Debug)]
+struct Due {
+    at: u64,
+    silent: bool,
+    limit: usize,
+}
+
+/// Which questions are due, and which are on their way.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    due: BTreeMap<Aspect, Due>,
+    flights: HashMap<u64, Flight>,
+    asked: HashMap<Aspect, u64>,
+    failures: HashMap<Aspect, u32>,
+    last: u64,
+    /// Questions asked, ever.
+    pub(super) reads: u64,
+}
+
+impl Plan {
+    /// Asks `at` that time, or earlier if the same was due earlier.
+    pub(super) fn mark(&mut self, aspect: Aspect, at: u64) {
+        let limit = aspect.limit();
+        self.mark_more(aspect, at, limit, false);
+    }
+
+    /// Asks only to learn what there is.
+    pub(super) fn mark_silent(&mut self, aspect: Aspect, at: u64) {
+        let limit = aspect.limit();
+        self.mark_more(aspect, at, limit, true);
+    }
+
+    /// Asks for so many entries.
+    pub(super) fn mark_more(&mut self, aspect: Aspect, at: u64, limit: usize, silent: bool) {
+        let earliest = self.asked.get(&aspect).map_or(0, |asked| asked + SPACING);
+        let at = at.max(earliest);
+        let due = self.due.entry(aspect).or_insert(Due { at, silent, limit });
+        due.at = due.at.min(at);
+        due.silent &= silent;
+        due.limit = due.limit.max(limit);
+    }
+
+    /// Takes the questions to ask now, with their numbers.
+    pub(super) fn start(&mut self, now: u64, step: u64) -> Vec<Question> {
+        let flying: Vec<Aspect> = self.flights.values().map(|flight| flight.aspect.clone()).collect();
+        let ready: Vec<Aspect> = self
+            .due
+            .iter()
+            .filter(|(aspect, due)| due.at <= now && !flying.contains(aspect))
+            .map(|(aspect, _)| aspect.clone())
+            .take(IN_FLIGHT.saturating_sub(flying.len()))
+            .collect();
+        ready
+            .into_iter()
+            .filter_map(|aspect| {
+                let due = self.due.remove(&aspect)?;
+                self.last += 1;
+                self.reads += 1;
+                self.asked.insert(aspect.clone(), now);
+                let (path, directory) = (aspect.path(due.limit), aspect.directory().cloned());
+                self.flights.insert(self.last, Flight { aspect, began: step, silent: due.silent, limit: due.limit });
+                Some(Question { number: self.last, path, directory })
+            })
+            .collect()
+    }
+
+    /// An answer came.
+    pub(super) fn finish(&mut self, number: u64) -> Option<Flight> {
+        self.flights.remove(&number)
+    }
+
+    /// The answer was usable.
+    pub(super) fn succeeded(&mut self, aspect: &Aspect) {
+        self.failures.remove(aspect);
+    }
+
+    /// The answer was not usable: asks again later. Says how often it failed in a row.
+    pub(super) fn failed(&mut self, flight: Flight, now: u64) -> u32 {
+        let failures = self.failures.entry(flight.aspect.clone()).or_default();
+        *failures += 1;
+        let failures = *failures;
+        let wait = (RETRY << failures.min(6)).min(RETRY_MOST);
+        self.mark_more(flight.aspect, now + wait, flight.limit, flight.silent);
+        failures
+    }
+
+    /// When the next question is due, if one can be asked then.
+    pub(super) fn next(&self) -> Option<u64> {
+        if self.flights.len() >= IN_FLIGHT {
+            return None;
+        }
+        let flying = |aspect: &Aspect| self.flights.values().any(|flight| flight.aspect == *aspect);
+        self.due.iter().filter(|(aspect, _)| !flying(aspect)).map(|(_, due)| due.at).min()
+    }
+
+    /// Whether nothing is due or on its way, but for questions that are due later than `until`.
+    pub(super) fn is_quiet(&self, until: u64) -> bool {
+        self.flights.is_empty() && self.due.values().all(|due| due.at > until)
+    }
+
+    /// Forgets a thing that is gone.
+    pub(super) fn forget(&mut self, aspect: &Aspect) {
+        self.due.remove(aspect);
+        self.failures.remove(aspect);
+        self.asked.remove(aspect);
+    }
+
+    /// How many questions are on their way.
+    pub(super) fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_one_read_and_a_read_in_flight_is_asked_again_after_it() {
+        let mut plan = Plan::default();
+        for at in 0..10 {
+            plan.mark(Aspect::Sessions, at + BURST);
+        }
+        assert_eq!(plan.next(), Some(BURST));
+        let started = plan.start(BURST, 0);
+        assert_eq!(started.len(), 1);
+        plan.mark(Aspect::Sessions, BURST + 1);
+        assert!(plan.start(BURST + 1000, 0).is_empty());
+        plan.finish(started[0].number).unwrap();
+        assert_eq!(plan.next(), Some(BURST + SPACING));
+        assert_eq!(plan.start(BURST + SPACING, 0).len(), 1);
+    }
+
+    #[test]
+    fn a_handful_in_flight_and_content_before_status() {
+        let mut plan = Plan::default();
+        plan.mark(Aspect::Status("/d".into()), 0);
+        for n in 0..10 {
+            plan.mark(Aspect::Messages(format!("ses_{n}").into()), 0);
+        }
+        let started = plan.start(0, 0);
+        assert_eq!(started.len(), IN_FLIGHT);
+        assert!(started.iter().all(|question| question.path.contains("/message?")));
+        assert_eq!(plan.next(), None);
+    }
+
+    #[test]
+    fn failures_back_off_and_silence_gives_way() {
+        let mut plan = Plan::default();
+        plan.mark_silent(Aspect::Sessions, 0);
+        plan.mark(Aspect::Sessions, 5);
+        let number = plan.start(5, 0)[0].number;
+        let flight = plan.finish(number).unwrap();
+        assert!(!flight.silent);
+        assert_eq!(plan.failed(flight, 10), 1);
+        assert_eq!(plan.next(), Some(10 + 2 * RETRY));
+    }
+}

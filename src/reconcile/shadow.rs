@@ -1,0 +1,515 @@
+//! The shadow: what clients were last told, as far as it takes to tell what the state adds to it.
+//!
+//! Contents are kept as fingerprints; texts are kept only where an event has to be made from what is gone (a deleted
+//! session) or told again after a gap (open permissions and questions, busy sessions).
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::aspect::{Directory, SessionId};
+use super::json::{Told, fingerprint};
+use crate::event::{Event, Place};
+
+/// Most sessions remembered; the longest unchanged is forgotten first. What is forgotten is told again when it moves.
+const SESSIONS: usize = 1024;
+
+/// Most messages remembered of one session, newest kept.
+const MESSAGES: usize = 2048;
+
+/// What clients were told.
+#[derive(Debug, Default)]
+pub(super) struct Shadow {
+    /// Counts the stream's events. A thing told at a later step than a read began is newer than the read's answer.
+    pub(super) step: u64,
+    pub(super) sessions: HashMap<SessionId, Session>,
+    /// The longest untouched first; every key of `sessions` once.
+    order: VecDeque<SessionId>,
+    pub(super) instances: BTreeMap<Directory, Instance>,
+}
+
+/// What clients were told about one session.
+#[derive(Debug, Default)]
+pub(super) struct Session {
+    pub(super) place: Place,
+    /// The session's object, as text, and its fingerprint.
+    pub(super) info: Option<(String, u64)>,
+    /// When the session began and last changed, in milliseconds of Unix time.
+    pub(super) created: u64,
+    pub(super) updated: u64,
+    /// The status other than idle, as JSON text.
+    pub(super) busy: Option<String>,
+    /// The status map does not have the session any more, but its turn is not told to be over.
+    pub(super) ending: Option<Ending>,
+    pub(super) messages: HashMap<Arc<str>, Message>,
+    /// The messages' ids in the order they were told.
+    message_order: VecDeque<Arc<str>>,
+    /// Everything that happened in the session was told: it was created under our eyes or read before.
+    pub(super) known: bool,
+    pub(super) todo: Option<u64>,
+    pub(super) diff: Option<u64>,
+    /// The last `session.error`.
+    pub(super) error: Option<u64>,
+    /// The step of the last event about the session's object, status, todo list, changes.
+    pub(super) stepped: Steps,
+    /// Read its messages until then, in milliseconds, whenever a notice could be about it.
+    pub(super) active: u64,
+}
+
+/// When the stream last told something about each part of a session.
+#[derive(Debug, Default)]
+pub(super) struct Steps {
+    pub(super) info: u64,
+    pub(super) status: u64,
+    pub(super) todo: u64,
+    pub(super) diff: u64,
+}
+
+/// A turn that seems to be over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ending {
+    /// When the status map was first seen without the session, in milliseconds.
+    pub(super) since: u64,
+    /// The shadow's step then: only messages read later can confirm the end.
+    pub(super) reads: u32,
+}
+
+/// What clients were told about one message.
+#[derive(Debug, Default)]
+pub(super) struct Message {
+    pub(super) info: u64,
+    pub(super) by_user: bool,
+    /// The message is an assistant's and complete or failed.
+    pub(super) finished: bool,
+    pub(super) parts: HashMap<Arc<str>, Part>,
+    pub(super) step: u64,
+}
+
+/// What clients were told about one part.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    pub(super) print: u64,
+    /// How far its text was told, for parts that have one.
+    pub(super) text: Told,
+    pub(super) step: u64,
+}
+
+/// What clients were told about one instance.
+#[derive(Debug, Default)]
+pub(super) struct Instance {
+    pub(super) project: Option<Arc<str>>,
+    /// Open permissions by id.
+    pub(super) permissions: BTreeMap<String, Ask>,
+    /// Open questions by id.
+    pub(super) questions: BTreeMap<String, Ask>,
+    /// Asks that the stream said are answered, with the step: an older answer may still show them.
+    pub(super) answered: VecDeque<(String, u64)>,
+    pub(super) terminals: BTreeMap<String, u64>,
+    pub(super) terminals_step: u64,
+    pub(super) branch: Option<u64>,
+    pub(super) branch_step: u64,
+    pub(super) servers: Option<u64>,
+}
+
+/// An open permission or question.
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub(super) session: Option<String>,
+    /// The whole object, as JSON text.
+    pub(super) text: String,
+    pub(super) step: u64,
+}
+
+/// The parts of a session's object that matter here.
+#[derive(Debug, Deserialize)]
+pub(super) struct SessionInfo {
+    pub(super) id: String,
+    #[serde(default)]
+    pub(super) directory: Option<String>,
+    #[serde(default, rename = "projectID")]
+    pub(super) project: Option<String>,
+    #[serde(default)]
+    pub(super) time: Times,
+}
+
+/// A session's or message's times, in milliseconds of Unix time.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub(super) struct Times {
+    #[serde(default)]
+    pub(super) created: f64,
+    #[serde(default)]
+    pub(super) updated: f64,
+    #[serde(default)]
+    pub(super) completed: Option<f64>,
+}
+
+/// The parts of a message's object that matter here.
+#[derive(Debug, Deserialize)]
+pub(super) struct MessageInfo<'a> {
+    pub(super) id: String,
+    #[serde(default)]
+    pub(super) role: String,
+    #[serde(default)]
+    pub(super) time: Times,
+    #[serde(borrow, default)]
+    pub(super) error: Option<&'a RawValue>,
+}
+
+impl MessageInfo<'_> {
+    /// Whether an assistant's message is complete or failed.
+    pub(super) fn finished(&self) -> bool {
+        self.role == "assistant" && (self.time.completed.is_some() || self.error.is_some())
+    }
+}
+
+/// The parts of a message part's object that matter here.
+#[derive(Debug, Deserialize)]
+pub(super) struct PartInfo {
+    pub(super) id: String,
+    #[serde(default, rename = "messageID")]
+    pub(super) message: String,
+    #[serde(default, rename = "type")]
+    pub(super) kind: String,
+    #[serde(default)]
+    pub(super) text: Option<String>,
+}
+
+impl PartInfo {
+    /// Whether opencode streams the part's text in deltas.
+    pub(super) fn streams(&self) -> bool {
+        matches!(self.kind.as_str(), "text" | "reasoning")
+    }
+}
+
+impl Shadow {
+    /// The session, made if need be.
+    pub(super) fn session(&mut self, id: &str) -> &mut Session {
+        let id: SessionId = match self.sessions.get_key_value(id) {
+            Some((known, _)) => known.clone(),
+            None => {
+                if self.sessions.len() >= SESSIONS {
+                    self.forget_one();
+                }
+                self.order.push_back(id.into());
+                id.into()
+            }
+        };
+        self.sessions.entry(id).or_default()
+    }
+
+    /// Forgets the longest known session that is not busy.
+    fn forget_one(&mut self) {
+        let idle = |id: &SessionId| self.sessions.get(id).is_none_or(|session| session.busy.is_none());
+        if let Some(place) = self.order.iter().position(idle)
+            && let Some(id) = self.order.remove(place)
+        {
+            self.sessions.remove(&id);
+        }
+    }
+
+    /// Forgets a session that is gone.
+    pub(super) fn remove(&mut self, id: &str) -> Option<Session> {
+        self.order.retain(|known| **known != *id);
+        self.sessions.remove(id)
+    }
+
+    /// The instance, made if need be.
+    pub(super) fn instance(&mut self, directory: &Directory) -> &mut Instance {
+        self.instances.entry(directory.clone()).or_default()
+    }
+
+    /// The place of an instance's own events.
+    pub(super) fn place(&self, directory: &Directory) -> Place {
+        let project = self.instances.get(directory).and_then(|instance| instance.project.clone());
+        Place { directory: Some(directory.clone()), project }
+    }
+
+    /// Takes note of a session's object.
+    pub(super) fn learn(&mut self, text: &str, print: u64, info: &SessionInfo) -> &mut Session {
+        let place = Place {
+            directory: info.directory.as_deref().map(Into::into),
+            project: info.project.as_deref().map(Into::into),
+        };
+        if let Some(directory) = &place.directory
+            && let Some(instance) = self.instances.get_mut(directory)
+            && instance.project.is_none()
+        {
+            instance.project.clone_from(&place.project);
+        }
+        let session = self.session(&info.id);
+        session.place = place;
+        session.info = Some((text.to_owned(), print));
+        session.created = millis(info.time.created);
+        session.updated = millis(info.time.updated);
+        session
+    }
+}
+
+impl Session {
+    /// The message, made if need be.
+    pub(super) fn message(&mut self, id: &str) -> &mut Message {
+        let id: Arc<str> = match self.messages.get_key_value(id) {
+            Some((known, _)) => known.clone(),
+            None => {
+                let id: Arc<str> = id.into();
+                self.message_order.push_back(id.clone());
+                if self.message_order.len() > MESSAGES
+                    && let Some(oldest) = self.message_order.pop_front()
+                {
+                    self.messages.remove(&oldest);
+                }
+                id
+            }
+        };
+        self.messages.entry(id).or_default()
+    }
+
+    /// Forgets a message that is gone.
+    pub(super) fn remove(&mut self, id: &str) {
+        self.message_order.retain(|known| **known != *id);
+        self.messages.remove(id);
+    }
+
+    /// The messages' ids in the order they were told.
+    pub(super) fn message_ids(&self) -> impl DoubleEndedIterator<Item = &Arc<str>> {
+        self.message_order.iter()
+    }
+
+    /// Whether the newest message is an assistant's that is complete or failed.
+    pub(super) fn is_answered(&self) -> bool {
+        self.message_order.back().and_then(|id| self.messages.get(id)).is_some_and(|message| message.finished)
+    }
+}
+
+/// A JavaScript time as a number of milliseconds.
+pub(super) fn millis(time: f64) -> u64 {
+    // `as` saturates, and a time before 1970 or NaN becomes 0.
+    time as u64
+}
+
+#[derive(Deserialize)]
+struct Delta<'a> {
+    #[serde(rename = "messageID")]
+    message: &'a str,
+    #[serde(rename = "partID")]
+    part: &'a str,
+    field: &'a str,
+    #[serde(borrow)]
+    delta: std::borrow::Cow<'a, str>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Properties<'a> {
+    #[serde(borrow)]
+    info: Option<&'a RawValue>,
+    #[serde(borrow)]
+    part: Option<&'a RawValue>,
+    #[serde(borrow)]
+    status: Option<&'a RawValue>,
+    #[serde(borrow)]
+    todos: Option<&'a RawValue>,
+    #[serde(borrow)]
+    diff: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+    id: Option<String>,
+    #[serde(rename = "requestID")]
+    request: Option<String>,
+    #[serde(rename = "messageID")]
+    message: Option<String>,
+    #[serde(rename = "partID")]
+    part_id: Option<String>,
+    branch: Option<String>,
+}
+
+impl Shadow {
+    /// Takes note of what the stream told. Says whether a status, permission or question changed.
+    ///
+    /// An event in a shape we do not know is passed on to clients all the same; only the shadow learns nothing from it.
+    pub(super) fn observe(&mut self, event: &Event) -> bool {
+        self.step += 1;
+        let step = self.step;
+        let Ok(payload) = event.parts() else { return false };
+        let Some(properties) = payload.properties else { return false };
+        let text = properties.get();
+        let session = event.session.as_deref().unwrap_or_default();
+        if &*event.kind == "message.part.delta" {
+            // The hottest event: nothing but the text's progress is read.
+            if let Ok(delta) = serde_json::from_str::<Delta<'_>>(text)
+                && delta.field == "text"
+                && let Some(session) = self.sessions.get_mut(session)
+            {
+                let part = session.message(delta.message).parts.entry(delta.part.into()).or_default();
+                part.text.push(&delta.delta);
+                part.step = step;
+            }
+            return false;
+        }
+        let Ok(properties) = serde_json::from_str::<Properties<'_>>(text) else { return false };
+        self.observe_parts(event, session, text, &properties, step)
+    }
+
+    fn observe_parts(
+        &mut self,
+        event: &Event,
+        session: &str,
+        text: &str,
+        properties: &Properties<'_>,
+        step: u64,
+    ) -> bool {
+        let print = |raw: Option<&RawValue>| raw.and_then(|raw| fingerprint(raw.get()));
+        match &*event.kind {
+            "session.created" | "session.updated" => {
+                if let Some(raw) = properties.info
+                    && let (Some(print), Ok(info)) = (fingerprint(raw.get()), serde_json::from_str(raw.get()))
+                {
+                    let session = self.learn(raw.get(), print, &info);
+                    session.stepped.info = step;
+                    session.known |= &*event.kind == "session.created";
+                }
+                false
+            }
+            "session.deleted" => self.remove(session).is_some_and(|session| session.busy.is_some()),
+            "message.updated" => {
+                if let Some(raw) = properties.info
+                    && let (Some(print), Ok(info)) =
+                        (fingerprint(raw.get()), serde_json::from_str::<MessageInfo<'_>>(raw.get()))
+                {
+                    let message = self.session(session).message(&info.id);
+                    (message.info, message.step) = (print, step);
+                    (message.by_user, message.finished) = (info.role == "user", info.finished());
+                }
+                false
+            }
+            "message.part.updated" => {
+                if let Some(raw) = properties.part
+                    && let (Some(print), Ok(info)) =
+                        (fingerprint(raw.get()), serde_json::from_str::<PartInfo>(raw.get()))
+                {
+                    let message = self.session(session).message(&info.message);
+                    let part = message.parts.entry(info.id.as_str().into()).or_default();
+                    (part.print, part.step) = (print, step);
+                    part.text = Told::all(info.text.as_deref().unwrap_or_default());
+                }
+                false
+            }
+            "message.removed" => {
+                if let (Some(session), Some(message)) = (self.sessions.get_mut(session), &properties.message) {
+                    session.remove(message);
+                }
+                false
+            }
+            "message.part.removed" => {
+                if let (Some(session), Some(message), Some(part)) =
+                    (self.sessions.get_mut(session), &properties.message, &properties.part_id)
+                    && let Some(message) = session.messages.get_mut(message.as_str())
+                {
+                    message.parts.remove(part.as_str());
+                }
+                false
+            }
+            "session.status" => {
+                let place = Place { directory: event.directory.clone(), project: event.project() };
+                let session = self.session(session);
+                let status = properties.status.map(RawValue::get).filter(|status| !is_idle(status));
+                session.busy = status.map(str::to_owned);
+                session.ending = None;
+                session.stepped.status = step;
+                if session.place.directory.is_none() {
+                    session.place = place;
+                }
+                true
+            }
+            "session.idle" => {
+                let session = self.session(session);
+                session.stepped.status = step;
+                session.busy.take().is_some()
+            }
+            "session.error" => {
+                self.session(session).error = print(properties.error);
+                false
+            }
+            "todo.updated" => {
+                let session = self.session(session);
+                (session.todo, session.stepped.todo) = (print(properties.todos), step);
+                false
+            }
+            "session.diff" => {
+                let session = self.session(session);
+                (session.diff, session.stepped.diff) = (print(properties.diff), step);
+                false
+            }
+            _ => self.observe_instance(event, text, properties, step),
+        }
+    }
+
+    fn observe_instance(&mut self, event: &Event, text: &str, properties: &Properties<'_>, step: u64) -> bool {
+        let Some(directory) = &event.directory else { return false };
+        if &**directory == "global" {
+            return false;
+        }
+        let directory = directory.clone();
+        let instance = self.instance(&directory);
+        match &*event.kind {
+            kind @ ("permission.asked" | "question.asked") => {
+                let Some(id) = properties.id.clone() else { return false };
+                let ask = Ask { session: event.session.as_deref().map(str::to_owned), text: text.to_owned(), step };
+                let asks = if kind == "permission.asked" { &mut instance.permissions } else { &mut instance.questions };
+                asks.insert(id, ask);
+                true
+            }
+            "permission.replied" | "question.replied" | "question.rejected" => {
+                let Some(id) = &properties.request else { return false };
+                instance.answered.push_back((id.clone(), step));
+                if instance.answered.len() > 256 {
+                    instance.answered.pop_front();
+                }
+                instance.permissions.remove(id).is_some() | instance.questions.remove(id).is_some()
+            }
+            "pty.created" | "pty.updated" => {
+                if let Some(raw) = properties.info
+                    && let (Some(print), Ok(info)) =
+                        (fingerprint(raw.get()), serde_json::from_str::<Properties<'_>>(raw.get()))
+                    && let Some(id) = info.id
+                {
+                    instance.terminals.insert(id, print);
+                    instance.terminals_step = step;
+                }
+                false
+            }
+            "pty.exited" | "pty.deleted" => {
+                if let Some(id) = &properties.id {
+                    instance.terminals.remove(id);
+                    instance.terminals_step = step;
+                }
+                false
+            }
+            "vcs.branch.updated" => {
+                let branch = properties.branch.as_deref().map(crate::event::quote);
+                instance.branch = branch.as_deref().and_then(fingerprint);
+                instance.branch_step = step;
+                false
+            }
+            "server.instance.disposed" => {
+                // The instance's asks and terminals die with it; its sessions' turns end by the status map.
+                let busy = !instance.permissions.is_empty() || !instance.questions.is_empty();
+                *instance = Instance { project: instance.project.take(), ..Instance::default() };
+                busy
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Whether a status, as JSON text, is idle.
+pub(super) fn is_idle(status: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Status<'a> {
+        #[serde(rename = "type")]
+        kind: &'a str,
+    }
+    serde_json::from_str::<Status<'_>>(status).is_ok_and(|status| status.kind == "idle")
+}

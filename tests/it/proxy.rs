@@ -1,0 +1,8 @@
+//! A proxied request does not notice that there is a relay, and the door is exactly as wide as opencode's.
+
+mod door;
+mod failures;
+mod fixture;
+mod messages;
+mod streaming;
+mod streams;

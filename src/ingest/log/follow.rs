@@ -60,7 +60,8 @@ async fn follow_place(mut follower: Follower, out: &Sender) -> Result<(), Closed
         // It fails only when the runtime ends or the look panicked; both end this task.
         let Ok((returned, look)) = looked.await else { return Err(Closed) };
         follower = returned;
-        if let Some(path) = follower.path.clone().filter(|path| following.as_ref() != Some(path)) {
+        let found = follower.path.clone().filter(|_| !matches!(look.next, Next::Missing(_)));
+        if let Some(path) = found.filter(|path| following.as_ref() != Some(path)) {
             send(out, Message::Following { source: follower.place.describe(&path) }).await?;
             following = Some(path);
             last_reason = None;
@@ -224,12 +225,17 @@ impl Follower {
                 }
                 Some(path) => self.move_to(path, items),
             },
-            Err(error) => {
-                let path = self.path.take().unwrap_or_default();
-                self.tail = None;
-                items.push(Item::Gap { reason: "unreadable" });
-                missing(&path, &error)
-            }
+            // The position stays: what can be read again later is read on, not twice.
+            Err(error) => match successor {
+                None => missing(self.path.as_deref().unwrap_or(Path::new("")), &error),
+                Some(path) => {
+                    let next = self.move_to(path, items);
+                    if next == Next::Again {
+                        items.insert(0, Item::Gap { reason: "unreadable" });
+                    }
+                    next
+                }
+            },
         }
     }
 

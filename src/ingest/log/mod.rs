@@ -4,6 +4,7 @@
 //! its content comes from the stream or the state.
 
 pub mod decode;
+mod folder;
 mod follow;
 pub mod line;
 mod source;

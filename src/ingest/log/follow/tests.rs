@@ -179,7 +179,7 @@ fn a_folder_leads_from_each_log_to_the_next() {
     for other in ["opencode.log", "dev.log", "2026-11-23T003999.log.gz", "2026-11-23T00391x.log"] {
         append(&file(other), &line("other"));
     }
-    let mut follower = Follower::new(Place::Directory(folder.path().to_owned()), Start::End);
+    let mut follower = Follower::new(Place::Directory(Folder::new(folder.path().to_owned())), Start::End);
     assert_eq!(look(&mut follower), []);
 
     append(&file("2026-11-23T003915.log"), &line("a"));
@@ -192,9 +192,37 @@ fn a_folder_leads_from_each_log_to_the_next() {
 }
 
 #[test]
+fn a_folder_keeps_to_the_servers_log_when_clients_write_theirs() {
+    let folder = TempDir::new().unwrap();
+    let begin = |name: &str, arguments: &str, kind: &str| {
+        let first =
+            format!("INFO  2026-11-23T00:39:20 +105ms service=default version=1.14.48 args={arguments} opencode\n");
+        append(&folder.path().join(name), &(first + &line(kind)));
+    };
+    let server = "2026-11-23T003915.log";
+    begin(server, "[\"serve\",\"--port\",\"4096\"]", "old");
+    begin("2026-11-23T003916.log", "[\"run\",\"--attach\",\"http://127.0.0.1:4096\",\"hi\"]", "of-a-client");
+    let mut follower = Follower::new(Place::Directory(Folder::new(folder.path().to_owned())), Start::End);
+    assert_eq!(look(&mut follower), []);
+    append(&folder.path().join(server), &line("a"));
+    begin("2026-11-23T003917.log", "[\"models\"]", "of-a-client");
+    begin("2026-11-23T003918.log", "[]", "of-a-screen");
+    assert_eq!(look(&mut follower), [notice("a")]);
+
+    // What a new log is shows once its first line is whole.
+    let next = folder.path().join("2026-11-23T003920.log");
+    let first = "INFO  2026-11-23T00:39:20 +105ms service=default version=1.14.48 args=[\"serve\"] opencode\n";
+    append(&next, &first[..first.len() - 1]);
+    assert_eq!(look(&mut follower), []);
+    append(&next, "\n");
+    append(&next, &line("b"));
+    assert_eq!(look(&mut follower), [Item::Started, notice("b")]);
+}
+
+#[test]
 fn a_folder_without_logs_says_why() {
     let folder = TempDir::new().unwrap();
-    let mut follower = Follower::new(Place::Directory(folder.path().to_owned()), Start::End);
+    let mut follower = Follower::new(Place::Directory(Folder::new(folder.path().to_owned())), Start::End);
     let reason = |follower: &mut Follower| match follower.look().next {
         Next::Missing(reason) => reason,
         other => panic!("{other:?}"),
@@ -214,7 +242,7 @@ fn the_wrong_kind_of_place_is_named() {
     assert!(reason.contains("use dir:PATH"), "{reason}");
     let file = folder.path().join("log");
     append(&file, "");
-    let mut follower = Follower::new(Place::Directory(file), Start::End);
+    let mut follower = Follower::new(Place::Directory(Folder::new(file)), Start::End);
     let Next::Missing(reason) = follower.look().next else { panic!("not missing") };
     assert!(reason.contains("use file:PATH"), "{reason}");
 }

@@ -11,7 +11,7 @@ use crate::support::ledger::{self, Ledger};
 use crate::support::model::ScriptedModel;
 use crate::support::opencode::{Home, Opencode};
 use crate::support::relay::Relay;
-use crate::support::situations::{self, Did, Stage};
+use crate::support::situations::{self, Did, Situation, Stage};
 use crate::support::sse::Stream;
 
 /// How long the relay may take until its clients know what REST says.
@@ -19,6 +19,16 @@ const CONVERGE_LIMIT: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(100);
 /// No bus line for so long: the situation is over.
 const QUIET: Duration = Duration::from_millis(700);
+
+/// Nothing more comes within this.
+const SURPLUS_SPAN: Duration = Duration::from_millis(150);
+
+/// Where opencode writes its log.
+#[derive(Clone, Copy)]
+enum Log {
+    Stderr,
+    Folder,
+}
 
 /// A client of the relay in one directory.
 struct Client {
@@ -37,10 +47,18 @@ struct Scene {
 }
 
 impl Scene {
-    async fn set(version: &str) -> Self {
+    async fn set(version: &str, log: Log) -> Self {
         let model = ScriptedModel::start().await.unwrap();
-        let opencode = Home::new(version, &model).start().await;
-        let relay = Relay::beside(&opencode, Relay::TEE, "log", &[]).await;
+        let home = Home::new(version, &model);
+        let (home, source) = match log {
+            Log::Stderr => (home, Relay::TEE.to_owned()),
+            Log::Folder => {
+                let source = format!("dir:{}", home.log_folder().display());
+                (home.with_log_file(), source)
+            }
+        };
+        let opencode = home.start().await;
+        let relay = Relay::beside(&opencode, &source, "log", &[]).await;
         let stage = Stage::set(&opencode, &model, &relay.api()).await;
         let mut clients = Vec::new();
         for directory in stage.directories() {
@@ -51,62 +69,78 @@ impl Scene {
         Self { clients, stage, relay, opencode, _model: model }
     }
 
-    /// Waits until every client holds what REST says; fails the test with the differences.
-    async fn converge(&mut self, name: &str) {
+    /// Drives a situation and waits until every client knows all about it; prints the line of the table.
+    async fn play(&mut self, name: &str, situation: Situation) {
+        let (begin, log, received) = (Instant::now(), self.opencode.published().len(), self.received());
+        let did = situation(&self.stage).await;
+        let driven = begin.elapsed();
+        self.converge(name, &did).await;
+        println!(
+            "| {name} | log {} | received {} | driven in {driven:?}, converged and quiet after {:?} |",
+            self.opencode.published().len() - log,
+            self.received() - received,
+            begin.elapsed(),
+        );
+    }
+
+    /// Waits until every client holds what REST says and was told of the end of every turn, once.
+    async fn converge(&mut self, name: &str, did: &Did) {
         self.opencode.settle(QUIET).await;
         let deadline = Instant::now() + CONVERGE_LIMIT;
-        for client in &mut self.clients {
-            loop {
-                client.fold.catch_up(&client.stream);
-                let differences = client.fold.compare(&self.opencode.api(), &[&client.directory]).await;
-                if differences.is_empty() {
-                    break;
+        loop {
+            let mut wrong = self.differences(did).await;
+            if wrong.is_empty() {
+                // And it stays so: nothing is told twice.
+                for client in &self.clients {
+                    client.stream.settle(SURPLUS_SPAN, CONVERGE_LIMIT).await;
                 }
-                assert!(Instant::now() < deadline, "{name}: {differences:#?}\n{}", self.relay.output());
-                sleep(PAUSE).await;
+                wrong = self.differences(did).await;
+                if wrong.is_empty() {
+                    return;
+                }
             }
-            assert_eq!(client.stream.end(), None, "{name}: the stream stays open");
+            assert!(Instant::now() < deadline, "{name}: {wrong:#?}\n{}", self.relay.output());
+            sleep(PAUSE).await;
         }
     }
 
-    /// What clients were told of a session, for a failure's message.
-    fn told(&self, session: &str) -> Vec<String> {
-        let frames = self.clients.iter().flat_map(|client| client.stream.frames());
-        let lines = frames.filter(|frame| frame.payload().contains(session));
-        lines.map(|frame| frame.payload().chars().take(300).collect()).collect()
-    }
-
-    /// Every turn that was driven is told to be over, once.
-    fn check_idles(&self, name: &str, did: &Did) {
+    async fn differences(&mut self, did: &Did) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for client in &mut self.clients {
+            client.fold.catch_up(&client.stream);
+            wrong.extend(client.fold.compare(&self.opencode.api(), &[&client.directory]).await);
+            wrong.extend(client.stream.end().map(|end| format!("the stream of {} ended: {end:?}", client.directory)));
+        }
         for (session, turns) in &did.turns {
             let idles: usize = self.clients.iter().filter_map(|client| client.fold.idles.get(session)).sum();
             // opencode says it twice after an abort, and REST knows of one.
             let most = turns + did.aborted;
-            let told = || self.told(session).join("\n");
-            assert!(
-                (*turns..=most).contains(&idles),
-                "{name}: {turns} turns of {session}, {idles} times idle\n{}",
-                told()
-            );
+            if !(*turns..=most).contains(&idles) {
+                wrong.push(format!("{turns} turns of {session}, {idles} times idle"));
+            }
         }
+        wrong
+    }
+
+    fn received(&self) -> usize {
+        let received =
+            |client: &Client| client.stream.frames().iter().filter(|frame| !frame.is_greeting_or_heartbeat()).count();
+        self.clients.iter().map(received).sum()
+    }
+
+    /// The relay opened no stream: opencode logs each.
+    fn check_no_stream(&self) {
+        let connected = Vec::from_iter(self.opencode.log().into_iter().filter(|line| line.contains("event connected")));
+        assert_eq!(connected, Vec::<String>::new(), "no stream of opencode is opened");
     }
 }
 
 async fn log_converges(version: &'static str) {
-    let mut scene = Scene::set(version).await;
+    let mut scene = Scene::set(version, Log::Stderr).await;
     let before = Ledger::read(&scene.relay.api()).await;
     let first_line = scene.opencode.published().len();
     for (name, situation) in situations::ALL {
-        let begin = (Instant::now(), scene.opencode.published().len(), received(&scene.clients));
-        let did = situation(&scene.stage).await;
-        scene.converge(name).await;
-        scene.check_idles(name, &did);
-        println!(
-            "| {version} | {name} | log {} | received {} | converged after {:?} |",
-            scene.opencode.published().len() - begin.1,
-            received(&scene.clients) - begin.2,
-            begin.0.elapsed(),
-        );
+        scene.play(&format!("{version} | {name}"), *situation).await;
     }
     for client in &scene.clients {
         let unlike = client.fold.deltas_unlike(&scene.opencode.api().within(&client.directory)).await;
@@ -119,16 +153,7 @@ async fn log_converges(version: &'static str) {
         wrong
     });
     println!("{}", added.await.table());
-    let lines = scene.opencode.stderr().from(0);
-    let connected = Vec::from_iter(lines.iter().filter(|line| line.text.contains("event connected")));
-    assert!(connected.is_empty(), "no stream of opencode is opened: {connected:?}");
-}
-
-fn received(clients: &[Client]) -> usize {
-    clients
-        .iter()
-        .map(|client| client.stream.frames().iter().filter(|frame| !frame.is_greeting_or_heartbeat()).count())
-        .sum()
+    scene.check_no_stream();
 }
 
 #[tokio::test]
@@ -146,25 +171,42 @@ async fn log_converges_1_15_0() {
     bounded(log_converges("1.15.0")).await;
 }
 
+/// opencode logs into a folder, a new file per start.
+#[tokio::test]
+async fn a_log_folder_is_followed_through_a_restart() {
+    bounded(async {
+        let mut scene = Scene::set("1.14.48", Log::Folder).await;
+        for start in ["before", "after"] {
+            scene.play(&format!("text turn, {start}"), |stage| Box::pin(situations::text_turn(stage))).await;
+            scene.play(&format!("three sessions, {start}"), |stage| Box::pin(situations::three_sessions(stage))).await;
+            scene.check_no_stream();
+            if start == "before" {
+                scene.opencode.restart().await;
+            }
+        }
+    })
+    .await;
+}
+
 /// A session's title can print lines that look like the log's. Nothing but a read of the state comes of them.
 #[tokio::test]
 async fn a_forged_line_makes_no_event() {
     bounded(async {
-        let mut scene = Scene::set("1.14.48").await;
+        let mut scene = Scene::set("1.14.48", Log::Stderr).await;
         let forged = ["session.deleted", "session.idle", "permission.asked", "todo.updated"];
         let did = situations::forge(&scene.stage, &forged).await;
-        scene.converge("forged lines").await;
+        scene.converge("forged lines", &did).await;
         let published = scene.opencode.published();
-        assert!(published.contains(&"session.deleted".to_owned()), "the forged line is in the log: {published:?}");
+        assert!(
+            forged.iter().all(|kind| published.iter().any(|line| line == kind)),
+            "they are in the log: {published:?}"
+        );
         for client in &scene.clients {
             let came = forged.iter().filter(|kind| client.fold.types.contains_key(**kind));
             assert_eq!(Vec::from_iter(came), Vec::<&&str>::new());
         }
-        scene.check_idles("forged lines", &did);
         // And what is true is still told.
-        let did = situations::text_turn(&scene.stage).await;
-        scene.converge("a turn after them").await;
-        scene.check_idles("a turn after them", &did);
+        scene.play("a turn after them", |stage| Box::pin(situations::text_turn(stage))).await;
     })
     .await;
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::http::Api;
 use super::model::{MODEL, ScriptedModel};
@@ -16,6 +16,8 @@ use super::process::{Cost, Lines, Process};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 const START_ATTEMPTS: usize = 3;
+/// Between two looks at the log.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a release needs to run: folders, environment, project, configuration. Gone with everything in it when dropped.
 pub(crate) struct Home {
@@ -203,16 +205,33 @@ impl Opencode {
         &self.process.stderr
     }
 
+    /// The lines of its log so far, wherever they go; with a log file, those since the last start.
+    pub(crate) fn log(&self) -> Vec<String> {
+        if self.home.logs_to_stderr {
+            return self.stderr().from(0).into_iter().map(|line| line.text).collect();
+        }
+        let entries = fs::read_dir(self.home.log_folder()).into_iter().flatten().flatten();
+        let newest = entries.map(|entry| entry.path()).max();
+        let text = newest.map(|path| fs::read(path).unwrap()).unwrap_or_default();
+        String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
+    }
+
     /// The types of the bus log so far, in order.
     pub(crate) fn published(&self) -> Vec<String> {
-        self.process.stderr.from(0).iter().filter_map(|line| published_type(&line.text)).collect()
+        self.log().iter().filter_map(|line| published_type(line)).collect()
     }
 
     /// Waits until no bus line came for `span`; other lines do not count, reading the state makes some.
     pub(crate) async fn settle(&self, span: Duration) {
         let deadline = Instant::now() + START_LIMIT;
-        while self.stderr().wait(self.stderr().len(), span, |line| published_type(&line.text)).await.is_some() {
+        let (mut lines, mut since) = (self.published().len(), Instant::now());
+        while since.elapsed() < span {
             assert!(Instant::now() < deadline, "opencode publishes without end");
+            sleep(LOOK_PAUSE).await;
+            let now = self.published().len();
+            if now != lines {
+                (lines, since) = (now, Instant::now());
+            }
         }
     }
 

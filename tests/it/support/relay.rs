@@ -19,6 +19,7 @@ pub(crate) struct Relay {
     process: Process,
     base: String,
     password: Option<String>,
+    upstream: Option<String>,
 }
 
 impl Relay {
@@ -35,7 +36,7 @@ impl Relay {
             panic!("the relay did not listen within {START_LIMIT:?} ({exited:?}): {command:?}\n{}", process.output());
         };
         let password = env.iter().find(|(name, _)| name == "OPENCODE_SERVER_PASSWORD").map(|(_, value)| value.clone());
-        Self { process, base, password }
+        Self { process, base, password, upstream: None }
     }
 
     /// Beside a running opencode whose stderr is teed into a file. `log` is as on the command line, or
@@ -53,24 +54,35 @@ impl Relay {
 
     /// As the parent of an opencode that it starts itself.
     pub(crate) async fn parent(home: &Home, witness: &str, more: &[&str]) -> Self {
-        let command = home.command(free_port());
+        let port = free_port();
+        let command = home.command(port);
         let mut arguments = vec!["--witness", witness];
         arguments.extend(more);
         arguments.push("--");
         arguments.extend(command.iter().map(String::as_str));
-        Self::start(&arguments, &home.env(), Path::new(&home.project())).await
+        let mut relay = Self::start(&arguments, &home.env(), Path::new(&home.project())).await;
+        relay.upstream = Some(format!("http://127.0.0.1:{port}"));
+        relay
     }
 
     pub(crate) fn base(&self) -> &str {
         &self.base
     }
 
+    /// The API of the opencode it started itself.
+    pub(crate) fn upstream(&self) -> Api {
+        self.api_of(self.upstream.as_deref().unwrap())
+    }
+
     /// Its API, with opencode's password if the environment has one.
     pub(crate) fn api(&self) -> Api {
-        let api = Api::new(&self.base);
+        self.api_of(&self.base)
+    }
+
+    fn api_of(&self, base: &str) -> Api {
         match &self.password {
-            Some(password) => api.with_password(password),
-            None => api,
+            Some(password) => Api::new(base).with_password(password),
+            None => Api::new(base),
         }
     }
 

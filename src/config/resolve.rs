@@ -197,7 +197,7 @@ fn add_log_missing(reader: &mut Reader<'_>, origin: &Origin) {
 /// The password from the file, else from opencode's own variable.
 fn credentials(reader: &mut Reader<'_>, input: &Input, warnings: &mut Vec<String>) -> Option<Credentials> {
     let password = match reader.given("password_file") {
-        Some(given) => Some(password_from(given, reader.mistakes)?),
+        Some(given) => password_from(given, reader.mistakes),
         None => opencode_variable(PASSWORD_VARIABLE, input, reader.mistakes),
     };
     let username = match reader.one("username", username) {

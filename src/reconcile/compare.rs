@@ -53,6 +53,7 @@ fn shape(what: &'static str) -> impl FnOnce(serde_json::Error) -> ShapeError {
 impl Session {
     /// The turn began.
     fn begin(&mut self, id: &str, status: &str, out: &mut Vec<Draft>) {
+        self.has_answer &= self.busy.is_some();
         self.busy = Some(status.to_owned());
         self.ending = None;
         out.push(Draft::of_session("session.status", self, id, &format!(r#","status":{status}"#)));

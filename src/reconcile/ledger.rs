@@ -133,9 +133,9 @@ impl Ledger {
         self.notices > 0
     }
 
-    /// Whether the state owes an event of this type.
-    pub(super) fn owes(&self, kind: &str) -> bool {
-        self.accounts.get(kind).is_some_and(|account| account.owed > 0)
+    /// How many events of this type the state owes.
+    pub(super) fn owed(&self, kind: &str) -> u64 {
+        self.accounts.get(kind).map_or(0, |account| account.owed)
     }
 
     /// No witness can tell the content of this type: what is owed of it is lost.
@@ -203,7 +203,7 @@ mod tests {
         assert!(ledger.missing(10_000, Some(2000)).is_empty());
         ledger.deliver(&kind("b"), 10_001, true);
         assert_eq!(ledger.missing(10_002, Some(2000)), [kind("a")]);
-        assert!(ledger.owes("a"));
+        assert_eq!(ledger.owed("a"), 1);
         ledger.recover("a");
         assert_eq!(count(&ledger, "a"), Count { published: 1, recovered: 1, ..Count::default() });
     }

@@ -476,9 +476,9 @@ impl Reconcile {
         let facts = Facts {
             since: self.since,
             proves_turn: !self.ledger.has_notices()
-                || self.ledger.owes("session.status")
-                || self.ledger.owes("session.idle"),
-            end_announced: self.ledger.owes("session.idle"),
+                || self.ledger.owed("session.status") > 0
+                || self.ledger.owed("session.idle") > 0,
+            ends_announced: self.ledger.owed("session.idle"),
             wall: now.wall,
         };
         let shadow = &mut self.shadow;
@@ -541,7 +541,7 @@ impl Reconcile {
     fn listing(&self) -> Listing {
         Listing {
             since: self.since,
-            expects_new: self.ledger.owes("session.created") && !self.shadow.sessions.is_empty(),
+            expects_new: self.ledger.owed("session.created") > 0 && !self.shadow.sessions.is_empty(),
             expects_gone: self.expects_gone,
         }
     }
@@ -607,7 +607,7 @@ impl Reconcile {
         let Some(session) = self.shadow.sessions.get_mut(id) else { return };
         let Some(ending) = session.ending else { return };
         let stale = ending.reads >= STALE_READS && now.steady >= ending.since + STALE;
-        if session.is_answered() || stale {
+        if session.answered().is_some() || stale {
             session.end(id, out);
             self.pending_changed = true;
         } else if let Some(directory) = session.place.directory.clone() {

@@ -22,8 +22,8 @@ pub(in crate::reconcile) struct Facts {
     /// A new answer of the assistant proves a turn, also when the status map never showed it: short turns are over
     /// before they can be read.
     pub(in crate::reconcile) proves_turn: bool,
-    /// The log announced the end of a turn that was not told: two turns may follow each other without a pause.
-    pub(in crate::reconcile) end_announced: bool,
+    /// How many ends the log announced that were not told: turns may follow each other without a pause.
+    pub(in crate::reconcile) ends_announced: u64,
     /// Unix time, in milliseconds.
     pub(in crate::reconcile) wall: u64,
 }
@@ -158,18 +158,21 @@ impl Comparison<'_> {
 
     /// A message clients never heard of begins a turn, or proves that one has ended.
     fn turn(&mut self, info: &MessageInfo<'_>) {
-        let busy = self.session.busy.is_some();
-        if info.role == "user" && busy && self.session.ending.is_none() {
-            let newest = self.session.message_ids().next_back().and_then(|id| self.session.messages.get(id));
-            if self.facts.end_announced && newest.is_some_and(|message| message.finished) {
-                self.facts.end_announced = false;
-                self.session.end(self.id, self.out);
-            }
+        // A prompt that was sent before the answer was complete joined the turn, and one that came between two steps of
+        // a turn has no end announced.
+        let follows = self.session.answered().is_some_and(|answered| millis(info.time.created) >= answered);
+        let in_turn = self.session.busy.is_some() && self.session.has_answer;
+        if info.role == "user" && in_turn && follows && self.facts.ends_announced > 0 {
+            self.facts.ends_announced -= 1;
+            self.session.end(self.id, self.out);
         }
         // A fork copies answers into a new session; those are older than it.
-        let own = millis(info.time.created) >= self.session.created;
-        if info.role == "assistant" && self.session.busy.is_none() && own && self.facts.proves_turn {
-            self.session.begin(self.id, r#"{"type":"busy"}"#, self.out);
+        let is_own = millis(info.time.created) >= self.session.created.max(self.facts.since);
+        if info.role == "assistant" && is_own {
+            if self.session.busy.is_none() && self.facts.proves_turn {
+                self.session.begin(self.id, r#"{"type":"busy"}"#, self.out);
+            }
+            self.session.has_answer = true;
         }
     }
 

@@ -93,6 +93,11 @@ impl Ledger {
         self.alive = now;
     }
 
+    /// When the stream last showed life.
+    pub(super) fn last_alive(&self) -> u64 {
+        self.alive
+    }
+
     /// An event was made from the state.
     pub(super) fn recover(&mut self, kind: &str) {
         let account = self.account(&Arc::from(kind));

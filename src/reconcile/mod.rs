@@ -134,6 +134,10 @@ const HOLD: u64 = 300;
 /// How long a session counts as active after something about it was seen, in milliseconds.
 const ACTIVE: u64 = 10_000;
 
+/// How long a session counts as active after the stream told something about it, in milliseconds. Longer than a stream
+/// can be silent (a heartbeat every 10 s) before a lost event is missed.
+const HEARD: u64 = 30_000;
+
 /// How often the status of a busy session is read when only the log can tell of its end, in milliseconds.
 const POLL: u64 = 5_000;
 
@@ -215,19 +219,24 @@ impl Reconcile {
             Input::LogBroke if self.is_state_driven() => self.resync(now),
             Input::LogBroke => {}
             Input::StreamUp => {
-                self.ledger.alive(now.steady);
                 if std::mem::replace(&mut self.stream, Stream::Up) == Stream::Down {
+                    self.revive(now);
                     self.resync(now);
                 }
+                self.ledger.alive(now.steady);
             }
             Input::StreamDown => {
                 self.stream = Stream::Down;
+                self.revive(now);
                 let kinds = self.ledger.missing(now.steady, None);
                 self.owe(&kinds, now, effects);
             }
             Input::Event(event) => {
                 self.ledger.deliver(&event.kind, now.steady, self.options.witness != Witness::Stream);
                 self.pending_changed |= self.shadow.observe(&event);
+                if let Some(session) = event.session.as_ref().and_then(|id| self.shadow.sessions.get_mut(id)) {
+                    session.active = session.active.max(now.steady + HEARD);
+                }
                 if let Some(directory) = event.directory.filter(|directory| &**directory != "global") {
                     self.use_directory(&directory, now);
                 }
@@ -377,6 +386,14 @@ impl Reconcile {
         self.shadow.sessions.iter().filter(move |(_, session)| active(session)).map(|(id, _)| id)
     }
 
+    /// The stream was silent since it last showed life: what was active then may have lost events.
+    fn revive(&mut self, now: Now) {
+        let alive = self.ledger.last_alive();
+        for session in self.shadow.sessions.values_mut().filter(|session| session.active > alive) {
+            session.active = session.active.max(now.steady + ACTIVE);
+        }
+    }
+
     /// Reads everything that may have changed while nobody looked.
     fn resync(&mut self, now: Now) {
         self.expects_gone = true;
@@ -473,8 +490,13 @@ impl Reconcile {
     }
 
     fn compare(&mut self, text: &str, flight: &Flight, now: Now, out: &mut Vec<Draft>) -> Result<(), ShapeError> {
+        let runs = |id: &SessionId| {
+            let place = self.shadow.sessions.get(id).and_then(|session| session.place.directory.as_ref());
+            place.is_some_and(|directory| self.shadow.instances.contains_key(directory))
+        };
         let facts = Facts {
             since: self.since,
+            runs_here: matches!(&flight.aspect, Aspect::Messages(id) if runs(id)),
             proves_turn: !self.ledger.has_notices()
                 || self.ledger.owed("session.status") > 0
                 || self.ledger.owed("session.idle") > 0,
@@ -506,7 +528,7 @@ impl Reconcile {
                 }
             }
             Aspect::Messages(id) => match shadow.compare_messages(id, text, flight, facts, out)? {
-                Found::Told => {}
+                Found::Told => self.watch_turn(id, now),
                 Found::Ask(limit) => {
                     self.plan.mark_more(flight.aspect.clone(), now.steady, limit, flight.silent);
                 }
@@ -536,6 +558,18 @@ impl Reconcile {
             }
         }
         Ok(())
+    }
+
+    /// A turn that the messages proved ends by the status map, and nothing else may ever be announced of it.
+    fn watch_turn(&mut self, id: &SessionId, now: Now) {
+        let Some(session) = self.shadow.sessions.get_mut(id) else { return };
+        if session.busy.is_some()
+            && std::mem::take(&mut session.was_proved)
+            && let Some(directory) = session.place.directory.clone()
+        {
+            self.plan.mark(Aspect::Status(directory), now.steady);
+            self.pending_changed = true;
+        }
     }
 
     fn listing(&self) -> Listing {

@@ -41,6 +41,8 @@ pub(super) struct Session {
     pub(super) updated: u64,
     /// The status other than idle, as JSON text.
     pub(super) busy: Option<String>,
+    /// The turn was told because of an answer, not because of the status map.
+    pub(super) was_proved: bool,
     /// An answer began since the session is busy.
     pub(super) has_answer: bool,
     /// The status map does not have the session any more, but its turn is not told to be over.

@@ -22,6 +22,8 @@ pub(in crate::reconcile) struct Facts {
     /// A new answer of the assistant proves a turn, also when the status map never showed it: short turns are over
     /// before they can be read.
     pub(in crate::reconcile) proves_turn: bool,
+    /// The session's instance is in use, so that its status map can tell the turn's end.
+    pub(in crate::reconcile) runs_here: bool,
     /// How many ends the log announced that were not told: turns may follow each other without a pause.
     pub(in crate::reconcile) ends_announced: u64,
     /// Unix time, in milliseconds.
@@ -169,8 +171,9 @@ impl Comparison<'_> {
         // A fork copies answers into a new session; those are older than it.
         let is_own = millis(info.time.created) >= self.session.created.max(self.facts.since);
         if info.role == "assistant" && is_own {
-            if self.session.busy.is_none() && self.facts.proves_turn {
+            if self.session.busy.is_none() && self.facts.proves_turn && self.facts.runs_here {
                 self.session.begin(self.id, r#"{"type":"busy"}"#, self.out);
+                self.session.was_proved = true;
             }
             self.session.has_answer = true;
         }

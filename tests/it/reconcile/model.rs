@@ -102,12 +102,14 @@ impl World {
     }
 
     /// Folds an event as opencode's own clients do. Says what is wrong with it, if anything is.
-    pub(super) fn fold(&mut self, event: &Event) -> Result<(), String> {
+    ///
+    /// `strict` is for events that were made: those of the stream may come when what they are about was lost.
+    pub(super) fn fold(&mut self, event: &Event, strict: bool) -> Result<(), String> {
         let payload = event.parts().unwrap();
         let properties: Value = serde_json::from_str(payload.properties.unwrap().get()).unwrap();
         let session = text(&properties, "sessionID");
         let directory = event.directory.as_deref().unwrap_or_default().to_owned();
-        let known = self.sessions.contains_key(&session);
+        let known = !strict || self.sessions.contains_key(&session);
         let change = match &*event.kind {
             "session.created" | "session.updated" => Change::Session(properties["info"].clone()),
             "session.deleted" if known => Change::Deleted(session),
@@ -115,15 +117,17 @@ impl World {
             "message.removed" if known => Change::Removed(session, text(&properties, "messageID")),
             "message.part.updated" if known => {
                 let part = properties["part"].clone();
-                if !self.messages.get(&session).is_some_and(|all| all.contains_key(&text(&part, "messageID"))) {
+                if strict && !self.messages.get(&session).is_some_and(|all| all.contains_key(&text(&part, "messageID")))
+                {
                     return Err(format!("a part before its message: {properties}"));
                 }
                 Change::Part(session, part)
             }
             "message.part.removed" if known => {
-                let message =
-                    self.messages.entry(session).or_default().get_mut(&text(&properties, "messageID")).unwrap();
-                message.parts.remove(&text(&properties, "partID"));
+                let messages = self.messages.entry(session).or_default();
+                if let Some(message) = messages.get_mut(&text(&properties, "messageID")) {
+                    message.parts.remove(&text(&properties, "partID"));
+                }
                 return Ok(());
             }
             "message.part.delta" if known => {
@@ -146,7 +150,7 @@ impl World {
             "question.asked" => Change::Question(directory, properties),
             "permission.replied" | "question.replied" | "question.rejected" => {
                 let id = text(&properties, "requestID");
-                if !self.permissions.contains_key(&id) && !self.questions.contains_key(&id) {
+                if strict && !self.permissions.contains_key(&id) && !self.questions.contains_key(&id) {
                     return Err(format!("a reply to nothing: {properties}"));
                 }
                 Change::Answered(id)

@@ -399,7 +399,7 @@ impl<'a> Run<'a> {
     }
 
     fn fold(&mut self, event: &Event, at: u64) {
-        if let Err(error) = self.out.fold.fold(event) {
+        if let Err(error) = self.out.fold.fold(event, event.origin != Origin::Stream) {
             self.out.wrong.push(format!("{at}: {error}"));
         }
         if &*event.kind == "session.idle" {

@@ -117,8 +117,8 @@ pub(super) struct Script {
     /// By time.
     pub(super) happenings: Vec<(u64, Happening)>,
     pub(super) finished: Vec<Finished>,
-    /// Sessions that were deleted.
-    pub(super) deleted: Vec<String>,
+    /// Sessions that were deleted or reverted: what was in them may be gone before anybody reads it.
+    pub(super) erased: Vec<String>,
     /// Every content that was ever true, with the time from which on it was.
     pub(super) truths: HashMap<String, u64>,
     pub(super) over: u64,
@@ -358,7 +358,7 @@ impl Writer {
                     self.slots[slot].clock = self.now(slot).max(self.slots[slot].status_clock);
                     self.slots[slot].messages.clear();
                     self.slots[slot].is_old = false;
-                    self.script.deleted.push(id.clone());
+                    self.script.erased.push(id.clone());
                     self.happen(slot, Happening::Change(Change::Deleted(id.clone())));
                     self.publish(slot, "session.deleted", json!({"sessionID": id, "info": info}));
                 }
@@ -377,6 +377,7 @@ impl Writer {
         let messages = &self.slots[slot].messages;
         let Some(from) = messages.iter().rposition(|(info, _)| info["role"] == "user") else { return };
         let session = self.session_id(slot);
+        self.script.erased.push(session.clone());
         self.touch(slot, "revert", json!({"messageID": self.slots[slot].messages[from].0["id"]}));
         self.wait(slot, 300);
         for (info, _) in self.slots[slot].messages.split_off(from) {
@@ -391,6 +392,8 @@ impl Writer {
         let Some(info) = self.slots[slot].info.clone() else { return };
         let messages = self.slots[slot].messages.clone();
         self.slots[slot].info = None;
+        // Nobody forks a session in the millisecond in which its answer began.
+        self.slots[slot].clock += 1;
         self.ensure(slot);
         let session = self.session_id(slot);
         for (mut info, parts) in messages.clone() {

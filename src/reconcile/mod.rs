@@ -474,7 +474,9 @@ impl Reconcile {
         };
         match text {
             Ok(text) => match self.compare(text, &flight, now, &mut drafts) {
-                Ok(()) => self.plan.succeeded(&aspect),
+                Ok(()) => {
+                    self.plan.succeeded(&aspect);
+                }
                 Err(error) => {
                     effects.push(Effect::Misshapen(error));
                     self.plan.failed(flight, now.steady);
@@ -515,6 +517,11 @@ impl Reconcile {
                 }
             }
             Aspect::Sessions => {
+                if self.plan.is_failing(&flight.aspect) && !flight.silent {
+                    // The accounts may have been closed meanwhile, but what was announced still has to be read.
+                    self.wanted.extend(Group::ALL);
+                    self.settle.restart(now.steady);
+                }
                 let listing = self.listing();
                 let listed = self.shadow.compare_sessions(text, flight, listing, out)?;
                 self.listed(listed, flight, now);
@@ -533,8 +540,10 @@ impl Reconcile {
                     self.plan.mark_more(flight.aspect.clone(), now.steady, limit, flight.silent);
                 }
                 Found::Homeless => {
-                    self.plan.mark(Aspect::Session(id.clone()), now.steady);
-                    self.plan.mark(flight.aspect.clone(), now.steady + BURST);
+                    let session = Aspect::Session(id.clone());
+                    let wait = if self.plan.is_failing(&session) { POLL } else { BURST };
+                    self.plan.mark(session, now.steady);
+                    self.plan.mark(flight.aspect.clone(), now.steady + wait);
                 }
             },
             Aspect::Todo(id) => shadow.compare_todo(id, text, flight, out),

@@ -41,6 +41,8 @@ pub(super) struct Session {
     pub(super) updated: u64,
     /// The status other than idle, as JSON text.
     pub(super) busy: Option<String>,
+    /// The stream told the status idle and not yet `session.idle`, which follows it.
+    pub(super) owes_idle: bool,
     /// The turn was told because of an answer, not because of the status map.
     pub(super) was_proved: bool,
     /// An answer began since the session is busy.
@@ -424,6 +426,7 @@ impl Shadow {
                 let status = properties.status.map(RawValue::get).filter(|status| !is_idle(status));
                 // opencode repeats the status with every step of a turn.
                 session.has_answer &= status.is_some() && session.busy.is_some();
+                session.owes_idle = status.is_none() && (session.owes_idle || session.busy.is_some());
                 session.busy = status.map(str::to_owned);
                 session.ending = None;
                 session.stepped.status = step;
@@ -435,6 +438,7 @@ impl Shadow {
             "session.idle" => {
                 let session = self.session(session);
                 session.stepped.status = step;
+                session.owes_idle = false;
                 session.busy.take().is_some()
             }
             "session.error" => {

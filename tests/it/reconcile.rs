@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
 use run::{Outcome, Settings, run};
-use script::{Act, End, Move, Script, Turn, moves, write};
+use script::{Act, End, Happening, Move, Script, Turn, moves, write};
 
 /// Properties print the smallest script that breaks them; `RELAY_TRACE=1` adds everything that happened in it.
 fn fail(outcome: &Outcome, why: &str) -> TestCaseError {
@@ -141,14 +141,32 @@ proptest! {
     fn a_bad_log_makes_no_bad_events(
         moves in moves(),
         seed in any::<u64>(),
-        lost in prop::collection::btree_set(0..120usize, 0..6),
         doubled in prop::collection::btree_set(0..120usize, 0..6),
         shifted in prop::collection::btree_map(0..120usize, -100..3000i64, 0..8),
         forged in prop::collection::vec((2..6000u64, prop::sample::select(KINDS)), 0..8),
     ) {
-        // Ends are told by what the state shows; only turns that nobody can see there need their line.
-        let settings = Settings { lost, doubled, shifted, forged, ..Settings::new(Witness::Log, seed) };
+        let settings = Settings { doubled, shifted, forged, ..Settings::new(Witness::Log, seed) };
         let (_, outcome) = played(&moves, &settings);
+        nothing_wrong(&outcome)?;
+        converged(&outcome)?;
+        balanced(&outcome)?;
+    }
+
+    #[test]
+    fn lost_lines_delay_until_the_next_of_their_session_and_kind(
+        moves in moves(),
+        seed in any::<u64>(),
+        lost in prop::collection::btree_set(0..120usize, 1..20),
+    ) {
+        let stays = |act: &Act| matches!(act, Act::Turn(_) | Act::Rename);
+        let mut moves: Vec<Move> = moves.into_iter().filter(|one| stays(&one.act)).collect();
+        let before = published(&write(&moves, seed));
+        for slot in 0..4 {
+            let turn = Turn { permission: true, question: true, todo: true, diff: true, tools: 1, ..plain(4, 20) };
+            moves.push(Move { slot, pause: 30_000, act: Act::Turn(turn) });
+        }
+        let lost = lost.into_iter().filter(|line| *line < before).collect();
+        let (_, outcome) = played(&moves, &Settings { lost, ..Settings::new(Witness::Log, seed) });
         nothing_wrong(&outcome)?;
         converged(&outcome)?;
         balanced(&outcome)?;
@@ -231,8 +249,8 @@ fn every_turn_ends(script: &Script, outcome: &Outcome) -> Result<(), TestCaseErr
     Ok(())
 }
 
-fn slow_turn(deltas: u64, pace: u64) -> Vec<Move> {
-    let turn = Turn {
+fn plain(deltas: u64, pace: u64) -> Turn {
+    Turn {
         pace,
         deltas,
         tools: 0,
@@ -243,14 +261,18 @@ fn slow_turn(deltas: u64, pace: u64) -> Vec<Move> {
         queued: false,
         trailing: true,
         end: End::Stop,
-    };
-    vec![Move { slot: 0, pause: 0, act: Act::Turn(turn) }]
+    }
+}
+
+fn published(script: &Script) -> usize {
+    script.happenings.iter().filter(|(_, happening)| matches!(happening, Happening::Publish { .. })).count()
 }
 
 #[test]
 fn a_long_answer_costs_few_reads() {
     for pace in [5, 40, 100] {
-        let (script, outcome) = played(&slow_turn(400, pace), &Settings::new(Witness::Log, 1));
+        let (script, outcome) =
+            played(&[Move { slot: 0, pause: 0, act: Act::Turn(plain(400, pace)) }], &Settings::new(Witness::Log, 1));
         let seconds = script.over / 1000;
         println!("400 deltas in {seconds} s: {} reads {:?}", outcome.reads, outcome.asked);
         assert!(outcome.reads < 60 + 6 * seconds, "{} reads", outcome.reads);

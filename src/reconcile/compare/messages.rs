@@ -37,7 +37,7 @@ pub(in crate::reconcile) enum Found {
     Told,
     /// It does not reach back to what clients know: ask for so many.
     Ask(usize),
-    /// The session itself has to be read first: nobody knows its directory.
+    /// The session itself has to be read first: clients were not told of it, or nobody knows its directory.
     Homeless,
 }
 
@@ -72,7 +72,7 @@ impl Shadow {
             reads.push(Read { info, text: entry.info.get(), parts: entry.parts });
         }
         let session = self.session(id);
-        if session.place.directory.is_none() {
+        if session.place.directory.is_none() || session.info.is_none() {
             return Ok(Found::Homeless);
         }
         let full = reads.len() >= flight.limit;

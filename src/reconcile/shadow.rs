@@ -85,6 +85,7 @@ pub(super) struct Ending {
 /// What clients were told about one message.
 #[derive(Debug, Default)]
 pub(super) struct Message {
+    /// The fingerprint of its object; 0 while clients were told of its parts alone.
     pub(super) info: u64,
     pub(super) by_user: bool,
     /// When the message was complete, in milliseconds of Unix time, if it is an assistant's and complete or failed.

@@ -136,7 +136,8 @@ impl Comparison<'_> {
     fn message(&mut self, read: &Read<'_>, news: bool) -> Result<(), ShapeError> {
         let info = &read.info;
         let told = self.session.messages.get(info.id.as_str());
-        let is_new = told.is_none();
+        // The stream may have told of its parts alone.
+        let is_new = told.is_none_or(|told| told.info == 0);
         let newer = told.is_some_and(|told| told.step > self.flight.began);
         let print = fingerprint(read.text).unwrap_or_default();
         let changed = !newer && told.is_none_or(|told| told.info != print);

@@ -7,5 +7,7 @@ mod layering;
 mod proxy;
 mod real_auto;
 mod real_log;
+mod reconcile;
+mod supervise;
 mod support;
 mod upstream;

@@ -6,13 +6,39 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::socket::Socket;
 use super::sse::{Ended, EventStream};
 use crate::proxy::ProxyBody;
 
 /// A proxied body, a small one of ours, or an event stream.
-pub(super) enum AnswerBody {
+pub(super) struct AnswerBody {
+    kind: Kind,
+    /// Set for HTTP/1.0, where the end of the connection is the end of the body: an error has to be a reset there, or it
+    /// would look like a complete answer.
+    reset: Option<Socket>,
+}
+
+enum Kind {
     Plain(ProxyBody),
     Stream(Box<EventStream>),
+}
+
+impl AnswerBody {
+    pub(super) fn stream(stream: EventStream) -> Self {
+        Self { kind: Kind::Stream(Box::new(stream)), reset: None }
+    }
+
+    /// Makes an error of this body reset the connection.
+    pub(super) fn reset_on_error(mut self, socket: Socket) -> Self {
+        self.reset = Some(socket);
+        self
+    }
+}
+
+impl From<ProxyBody> for AnswerBody {
+    fn from(body: ProxyBody) -> Self {
+        Self { kind: Kind::Plain(body), reset: None }
+    }
 }
 
 /// Why a body could not be sent to its end. hyper closes the connection then without an end of the body.
@@ -32,25 +58,30 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut *self {
-            Self::Plain(body) => Pin::new(body).poll_frame(context).map_err(BodyError::from),
-            Self::Stream(stream) => {
+        let next = match &mut self.kind {
+            Kind::Plain(body) => Pin::new(body).poll_frame(context).map_err(BodyError::from),
+            Kind::Stream(stream) => {
                 stream.poll_next(context).map(|next| Some(next.map(Frame::data).map_err(BodyError::from)))
             }
+        };
+        if let (Poll::Ready(Some(Err(_))), Some(socket)) = (&next, &self.reset) {
+            // Nothing better is left if this fails.
+            let _ = socket.reset_on_close();
         }
+        next
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Plain(body) => body.is_end_stream(),
-            Self::Stream(_) => false,
+        match &self.kind {
+            Kind::Plain(body) => body.is_end_stream(),
+            Kind::Stream(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Plain(body) => body.size_hint(),
-            Self::Stream(_) => SizeHint::default(),
+        match &self.kind {
+            Kind::Plain(body) => body.size_hint(),
+            Kind::Stream(_) => SizeHint::default(),
         }
     }
 }

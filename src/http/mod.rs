@@ -39,6 +39,8 @@ pub struct Options {
     pub credentials: Option<Credentials>,
     /// A client of a stream that takes nothing for so long is cut off.
     pub stall_timeout: Duration,
+    /// The pause between the data heartbeats of a stream; opencode's is 10 s, and clients give up after 20 s of silence.
+    pub heartbeat: Duration,
     /// How long requests may go on once the relay stops; then they are cut off.
     pub grace: Duration,
     /// Most connections at a time; further callers wait in the kernel's backlog.
@@ -52,6 +54,7 @@ impl Default for Options {
         Self {
             credentials: None,
             stall_timeout: Duration::from_secs(60),
+            heartbeat: sse::HEARTBEAT,
             grace: Duration::from_secs(10),
             connections: 8192,
             head_timeout: Duration::from_secs(60),
@@ -93,6 +96,7 @@ pub(crate) struct Front {
     status: Status,
     ready: Ready,
     stall_timeout: Duration,
+    heartbeat: Duration,
     /// Ends the event streams.
     streams: Stop,
 }
@@ -154,6 +158,7 @@ impl Front {
             status: parts.status,
             ready: parts.ready,
             stall_timeout: parts.options.stall_timeout,
+            heartbeat: parts.options.heartbeat,
             streams,
         }
     }
@@ -161,11 +166,12 @@ impl Front {
     /// Answers one request of the connection `socket`. Logs never show queries: they can hold `auth_token`.
     async fn answer(&self, request: Request<Incoming>, peer: SocketAddr, socket: &Socket) -> Response<AnswerBody> {
         let has_api = self.api_event.load(Ordering::Relaxed);
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let (method, version) = (request.method().clone(), request.version());
+        let path = request.uri().path().to_owned();
         let response = match route(&method, &path, request.headers(), has_api) {
-            Route::Proxy => self.proxy.forward(request, peer).await.map(AnswerBody::Plain),
+            Route::Proxy => self.proxy.forward(request, peer).await.map(AnswerBody::from),
             Route::Stream { view, session } => self.stream(view, session, &request, peer, socket).await,
-            Route::Page(page) => self.page(page, &request, peer).await.map(AnswerBody::Plain),
+            Route::Page(page) => self.page(page, &request, peer).await.map(AnswerBody::from),
             Route::WrongMethod => own(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "MethodNotAllowedError",
@@ -178,7 +184,7 @@ impl Front {
             ),
         };
         tracing::debug!(%method, path, status = response.status().as_u16(), %peer, "answered");
-        response
+        if version == Version::HTTP_10 { response.map(|body| body.reset_on_error(socket.clone())) } else { response }
     }
 
     async fn page(&self, page: Page, request: &Request<Incoming>, peer: SocketAddr) -> Response<ProxyBody> {
@@ -210,7 +216,7 @@ impl Front {
         };
         let grant = match self.admission.admit(wants, uri, headers, peer).await {
             Ok(grant) => grant,
-            Err(refusal) => return (*refusal).map(AnswerBody::Plain),
+            Err(refusal) => return (*refusal).map(AnswerBody::from),
         };
         let wish = match Wish::read(view, session, uri, headers) {
             Ok(wish) => wish,
@@ -220,23 +226,19 @@ impl Front {
                 return refusal;
             }
         };
-        let mut limited = socket.carry_stream(self.stall_timeout);
-        if request.version() == Version::HTTP_10 {
-            limited = limited.and_then(|()| socket.reset_on_close());
-        }
-        if let Err(error) = limited {
+        if let Err(error) = socket.carry_stream(self.stall_timeout) {
             tracing::debug!(%peer, %error, "a stream's socket keeps its usual limits");
         }
         if let Some(directory) = &grant.directory {
             (self.admitted)(directory.clone());
         }
         let directory = grant.directory.filter(|_| view == View::Instance);
-        sse::open(&self.hub, &self.clients, self.streams.clone(), wish, directory, grant.cors)
+        sse::open(&self.hub, &self.clients, self.heartbeat, self.streams.clone(), wish, directory, grant.cors)
     }
 }
 
 fn own(status: StatusCode, name: &str, message: &str) -> Response<AnswerBody> {
-    answer(status, name, message).map(|body| AnswerBody::Plain(body.into()))
+    answer(status, name, message).map(|body| ProxyBody::from(body).into())
 }
 
 #[cfg(test)]

@@ -114,3 +114,48 @@ impl Socket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    async fn pair() -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Socket::new(listener.accept().await.unwrap().0), peer)
+    }
+
+    #[tokio::test]
+    async fn a_stream_has_its_own_limits() {
+        let (socket, _peer) = pair().await;
+        socket.carry_stream(Duration::from_secs(7)).unwrap();
+        // The kernel doubles what it is asked for, to count its own part.
+        assert_eq!(socket.options().send_buffer_size().unwrap(), 2 * STREAM_BUFFER);
+        assert_eq!(socket.options().tcp_user_timeout().unwrap(), Some(Duration::from_secs(7)));
+        assert!(socket.options().tcp_nodelay().unwrap() && socket.options().keepalive().unwrap());
+    }
+
+    #[tokio::test]
+    async fn reads_and_writes_more_than_the_kernel_holds() {
+        let (mut socket, mut peer) = pair().await;
+        socket.carry_stream(Duration::from_secs(7)).unwrap();
+        let data: Vec<u8> = (0..4_000_000_u32).map(|number| (number % 251) as u8).collect();
+        let echoed = async {
+            let mut came = vec![0; data.len()];
+            peer.read_exact(&mut came).await.unwrap();
+            peer.write_all(&came).await.unwrap();
+            drop(peer);
+        };
+        let talked = async {
+            socket.write_all(&data).await.unwrap();
+            let mut came = Vec::new();
+            socket.read_to_end(&mut came).await.unwrap();
+            assert!(came == data);
+            socket.shutdown().await.unwrap();
+        };
+        tokio::join!(echoed, talked);
+    }
+}

@@ -21,8 +21,8 @@ use crate::hub::{Expired, Follower, Hub, Word};
 use crate::proxy::query;
 use crate::stop::Stop;
 
-/// The pause between heartbeats, as opencode's (FACTS §1).
-const HEARTBEAT: Duration = Duration::from_secs(10);
+/// The usual pause between heartbeats, as opencode's (FACTS §1).
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// The pause between the comments on `/api/event`, the first of which comes at once.
 const API_HEARTBEAT: Duration = Duration::from_secs(15);
@@ -128,6 +128,7 @@ fn read_session(id: String) -> Result<Arc<str>, WishError> {
 pub(super) fn open(
     hub: &Hub,
     clients: &Clients,
+    heartbeat: Duration,
     stop: Stop,
     wish: Wish,
     directory: Option<Arc<str>>,
@@ -137,8 +138,8 @@ pub(super) fn open(
     let scope = Scope { view, directory, session: wish.session, types: wish.types };
     let follower = hub.follow(scope, wish.last_id.as_deref(), wish.ids);
     let word = header(follower.word());
-    let stream = EventStream::new(follower, clients.enter(view), stop);
-    let mut response = Response::new(AnswerBody::Stream(Box::new(stream)));
+    let stream = EventStream::new(follower, clients.enter(view), heartbeat, stop);
+    let mut response = Response::new(AnswerBody::stream(stream));
     let headers = response.headers_mut();
     *headers = cors;
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -182,10 +183,10 @@ pub(super) struct EventStream {
 }
 
 impl EventStream {
-    fn new(follower: Follower, client: Client, stop: Stop) -> Self {
+    fn new(follower: Follower, client: Client, heartbeat: Duration, stop: Stop) -> Self {
         let (first, period) = match client.view {
             View::Api => (Instant::now(), API_HEARTBEAT),
-            View::Instance | View::Session | View::Global => (Instant::now() + HEARTBEAT, HEARTBEAT),
+            View::Instance | View::Session | View::Global => (Instant::now() + heartbeat, heartbeat),
         };
         let mut heartbeat = interval_at(first, period);
         // A client that was away gets one heartbeat when it reads again, not all that were due.

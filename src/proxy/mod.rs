@@ -36,7 +36,7 @@ pub use self::observe::{BODY_LIMIT, DIRECTORIES, Passed, directory};
 
 use self::body::Outgoing;
 use self::headers::Came;
-use self::observe::Observer;
+use self::observe::{Observer, Watch};
 use crate::stop::{Stop, Tasks};
 
 /// How often the kernel asks a silent upstream whether it is still there: a long poll has no other limit.
@@ -193,8 +193,7 @@ impl Proxy {
         }
         let client = hyper::upgrade::on(&mut request);
         let (parts, body) = request.into_parts();
-        let watch =
-            self.0.observer.as_ref().and_then(|observer| observer.watch(&parts.method, &parts.uri, &parts.headers));
+        let watch = self.watch(&parts);
         // hyper takes a body of unknown length on these methods for no body at all, unless the head says otherwise.
         let chunked = matches!(parts.method, Method::GET | Method::HEAD) && body.size_hint().exact().is_none();
         let Prepared { mut parts, upgrade } = self.prepare(parts, peer)?;
@@ -246,6 +245,10 @@ impl Proxy {
         parts.headers.remove(UPGRADE);
         let response = self.send(Request::from_parts(parts, Outgoing::empty())).await?;
         self.hand_back(response, None)
+    }
+
+    fn watch(&self, parts: &Parts) -> Option<Watch> {
+        self.0.observer.as_ref()?.watch(&parts.method, &parts.uri, &parts.headers)
     }
 
     /// Makes a received head one that can be sent on.

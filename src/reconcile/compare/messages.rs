@@ -159,12 +159,12 @@ impl Comparison<'_> {
     /// A message clients never heard of begins a turn, or proves that one has ended.
     fn turn(&mut self, info: &MessageInfo<'_>) {
         let busy = self.session.busy.is_some();
-        if info.role == "user" && busy && self.session.ending.is_none() {
-            let newest = self.session.message_ids().next_back().and_then(|id| self.session.messages.get(id));
-            if self.facts.end_announced && newest.is_some_and(|message| message.finished) {
-                self.facts.end_announced = false;
-                self.session.end(self.id, self.out);
-            }
+        // A prompt behind a finished answer: either the session was busy all along, or two turns follow each other too
+        // closely for the status map to show the pause. Seen without the session, or an end announced, it was a pause.
+        let paused = self.session.ending.is_some() || self.facts.end_announced;
+        if info.role == "user" && busy && self.session.is_answered() && paused {
+            self.facts.end_announced = false;
+            self.session.end(self.id, self.out);
         }
         // A fork copies answers into a new session; those are older than it.
         let own = millis(info.time.created) >= self.session.created;

@@ -81,7 +81,7 @@ async fn what_decides_reaches_opencode_and_nothing_that_changes_the_answer() {
 #[tokio::test]
 async fn an_answer_that_is_not_opencodes_admits_nobody() {
     for answer in [
-        "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 20\r\n\r\n{\"directory\":\"/html\"}",
+        "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 21\r\n\r\n{\"directory\":\"/html\"}",
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\nconnection: close\r\n\r\n{}",
     ] {

@@ -168,6 +168,10 @@ async fn an_upstream_that_breaks_off_never_looks_like_an_end() {
         assert!(wire.body(&head).await.is_err(), "{path}");
         assert!(wire.ended().await.is_empty(), "{path}");
     }
+    // To HTTP/1.0 the end of the connection is the end of the body, so it has to be a reset.
+    let mut wire = relay.connect().await;
+    wire.send("GET /chunked HTTP/1.0\r\n\r\n").await;
+    assert!(wire.is_reset().await);
     let mut wire = relay.connect().await;
     wire.send("POST /reset HTTP/1.1\r\nhost: relay\r\ntransfer-encoding: chunked\r\n\r\n").await;
     wire.answer().await;

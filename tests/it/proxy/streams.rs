@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use opencode_relay::event::View;
+use opencode_relay::proxy::Target;
 
 use super::fixture::{Relay, Settings, message, up};
-use crate::upstream::{Routes, Upstream, Wire, within};
+use crate::upstream::{LIMIT, Routes, Upstream, Wire, within};
 
 /// An opencode that admits everybody and resolves `/link` to `/real`.
 async fn opencode() -> Upstream {
@@ -206,9 +207,36 @@ async fn the_api_stream_beats_at_once_in_a_comment() {
 }
 
 #[tokio::test]
+async fn heartbeats_are_data_and_come_through_an_outage() {
+    let upstream = opencode().await;
+    let mut settings = Settings::default();
+    settings.http.heartbeat = Duration::from_millis(20);
+    let relay = Relay::start(up(&upstream), settings).await;
+    let (_, mut instance) = relay.get("/event", "").await;
+    let (_, mut global) = relay.get("/global/event", "").await;
+    relay.target.send_replace(Target::Down { reason: "it exited".into() });
+    drop(upstream);
+    for (wire, start) in [(&mut instance, r#"data: {"id":"evt_"#), (&mut global, r#"data: {"payload":{"id":"evt_"#)] {
+        let mut ids = std::collections::BTreeSet::new();
+        while ids.len() < 3 {
+            let text = until(wire, "server.heartbeat").await;
+            let beat = text.lines().rfind(|line| line.contains("server.heartbeat")).expect("a heartbeat");
+            assert!(beat.starts_with(start), "{beat}");
+            ids.insert(beat.to_owned());
+        }
+    }
+    // Events are not held up by the beats.
+    relay.publish("/default", "session.idle", "ses_1");
+    until(&mut instance, "session.idle").await;
+}
+
+#[tokio::test]
 async fn stopping_ends_streams_as_errors() {
     let upstream = opencode().await;
-    let mut relay = Relay::over(&upstream).await;
+    let mut settings = Settings::default();
+    // Streams do not use up the grace of requests.
+    settings.http.grace = 2 * LIMIT;
+    let mut relay = Relay::start(up(&upstream), settings).await;
     let (_, mut one) = relay.get("/event", "").await;
     let (_, mut other) = relay.get("/global/event", "").await;
     until(&mut one, "server.connected").await;

@@ -31,7 +31,7 @@ pub(crate) struct Fold {
     pub(crate) idles: BTreeMap<String, usize>,
     /// How often each type came.
     pub(crate) types: BTreeMap<String, usize>,
-    /// Deltas of parts that were not announced: opencode sends none, its screens ignore them.
+    /// Deltas of parts that were not announced: opencode sends none, its screens pass over them.
     pub(crate) orphans: Vec<String>,
     taken: usize,
 }
@@ -130,6 +130,7 @@ impl Fold {
                 let grown = format!("{}{delta}", part[&field].as_str().unwrap_or_default());
                 part[field] = Value::String(grown);
             }
+            // opencode's own clients pass over it: the part comes whole right behind.
             None => self.orphans.push(format!("{delta:?} for {part} of {message}")),
         }
     }

@@ -528,10 +528,10 @@ impl Reconcile {
             }
             Aspect::Session(id) => {
                 let listing = self.listing();
-                if let Ok(info) = serde_json::from_str::<SessionInfo>(text) {
-                    if self.shadow.compare_session(text, &info, flight, listing, out) {
-                        self.moved(id, now);
-                    }
+                if let Ok(info) = serde_json::from_str::<SessionInfo>(text)
+                    && self.shadow.compare_session(text, &info, flight, listing, out)
+                {
+                    self.moved(id, now);
                 }
             }
             Aspect::Messages(id) => match shadow.compare_messages(id, text, flight, facts, out)? {

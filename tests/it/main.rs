@@ -10,5 +10,6 @@ mod real_auto;
 mod real_log;
 mod reconcile;
 mod supervise;
+mod supply;
 mod support;
 mod upstream;

@@ -5,6 +5,7 @@
 mod command;
 mod kit;
 mod layering;
+mod measure;
 mod proxy;
 mod real_auto;
 mod real_log;

@@ -6,5 +6,6 @@ mod kit;
 mod proxy;
 mod real_auto;
 mod real_log;
+mod real_restart;
 mod support;
 mod upstream;

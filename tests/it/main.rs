@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking, in its helpers too")]
 
+mod command;
 mod kit;
+mod layering;
 mod proxy;
 mod real_auto;
 mod real_log;
 mod real_restart;
+mod reconcile;
+mod supervise;
 mod support;
 mod upstream;

@@ -9,6 +9,7 @@ mod measure;
 mod proxy;
 mod real_auto;
 mod real_log;
+mod real_restart;
 mod reconcile;
 mod supervise;
 mod supply;

@@ -53,6 +53,8 @@ fn shape(what: &'static str) -> impl FnOnce(serde_json::Error) -> ShapeError {
 impl Session {
     /// The turn began.
     fn begin(&mut self, id: &str, status: &str, out: &mut Vec<Draft>) {
+        self.has_answer &= self.busy.is_some();
+        self.owes_idle = false;
         self.busy = Some(status.to_owned());
         self.ending = None;
         out.push(Draft::of_session("session.status", self, id, &format!(r#","status":{status}"#)));
@@ -107,6 +109,10 @@ impl Shadow {
                 let ending = session.ending.get_or_insert(Ending { since: now, reads: 0 });
                 ending.reads += 1;
                 over.push(id.clone());
+            }
+            if here && !listed && session.owes_idle && session.stepped.status <= flight.began && !flight.silent {
+                session.owes_idle = false;
+                out.push(Draft::of_session("session.idle", session, id, ""));
             }
         }
         Ok(over)

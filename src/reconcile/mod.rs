@@ -134,6 +134,10 @@ const HOLD: u64 = 300;
 /// How long a session counts as active after something about it was seen, in milliseconds.
 const ACTIVE: u64 = 10_000;
 
+/// How long a session counts as active after the stream told something about it, in milliseconds. Longer than a stream
+/// can be silent (a heartbeat every 10 s) before a lost event is missed.
+const HEARD: u64 = 30_000;
+
 /// How often the status of a busy session is read when only the log can tell of its end, in milliseconds.
 const POLL: u64 = 5_000;
 
@@ -215,19 +219,24 @@ impl Reconcile {
             Input::LogBroke if self.is_state_driven() => self.resync(now),
             Input::LogBroke => {}
             Input::StreamUp => {
-                self.ledger.alive(now.steady);
                 if std::mem::replace(&mut self.stream, Stream::Up) == Stream::Down {
+                    self.revive(now);
                     self.resync(now);
                 }
+                self.ledger.alive(now.steady);
             }
             Input::StreamDown => {
                 self.stream = Stream::Down;
+                self.revive(now);
                 let kinds = self.ledger.missing(now.steady, None);
                 self.owe(&kinds, now, effects);
             }
             Input::Event(event) => {
                 self.ledger.deliver(&event.kind, now.steady, self.options.witness != Witness::Stream);
                 self.pending_changed |= self.shadow.observe(&event);
+                if let Some(session) = event.session.as_ref().and_then(|id| self.shadow.sessions.get_mut(id)) {
+                    session.active = session.active.max(now.steady + HEARD);
+                }
                 if let Some(directory) = event.directory.filter(|directory| &**directory != "global") {
                     self.use_directory(&directory, now);
                 }
@@ -377,6 +386,14 @@ impl Reconcile {
         self.shadow.sessions.iter().filter(move |(_, session)| active(session)).map(|(id, _)| id)
     }
 
+    /// The stream was silent since it last showed life: what was active then may have lost events.
+    fn revive(&mut self, now: Now) {
+        let alive = self.ledger.last_alive();
+        for session in self.shadow.sessions.values_mut().filter(|session| session.active > alive) {
+            session.active = session.active.max(now.steady + ACTIVE);
+        }
+    }
+
     /// Reads everything that may have changed while nobody looked.
     fn resync(&mut self, now: Now) {
         self.expects_gone = true;
@@ -457,7 +474,9 @@ impl Reconcile {
         };
         match text {
             Ok(text) => match self.compare(text, &flight, now, &mut drafts) {
-                Ok(()) => self.plan.succeeded(&aspect),
+                Ok(()) => {
+                    self.plan.succeeded(&aspect);
+                }
                 Err(error) => {
                     effects.push(Effect::Misshapen(error));
                     self.plan.failed(flight, now.steady);
@@ -473,12 +492,17 @@ impl Reconcile {
     }
 
     fn compare(&mut self, text: &str, flight: &Flight, now: Now, out: &mut Vec<Draft>) -> Result<(), ShapeError> {
+        let runs = |id: &SessionId| {
+            let place = self.shadow.sessions.get(id).and_then(|session| session.place.directory.as_ref());
+            place.is_some_and(|directory| self.shadow.instances.contains_key(directory))
+        };
         let facts = Facts {
             since: self.since,
+            runs_here: matches!(&flight.aspect, Aspect::Messages(id) if runs(id)),
             proves_turn: !self.ledger.has_notices()
-                || self.ledger.owes("session.status")
-                || self.ledger.owes("session.idle"),
-            end_announced: self.ledger.owes("session.idle"),
+                || self.ledger.owed("session.status") > 0
+                || self.ledger.owed("session.idle") > 0,
+            ends_announced: self.ledger.owed("session.idle"),
             wall: now.wall,
         };
         let shadow = &mut self.shadow;
@@ -493,6 +517,11 @@ impl Reconcile {
                 }
             }
             Aspect::Sessions => {
+                if self.plan.is_failing(&flight.aspect) && !flight.silent {
+                    // The accounts may have been closed meanwhile, but what was announced still has to be read.
+                    self.wanted.extend(Group::ALL);
+                    self.settle.restart(now.steady);
+                }
                 let listing = self.listing();
                 let listed = self.shadow.compare_sessions(text, flight, listing, out)?;
                 self.listed(listed, flight, now);
@@ -506,13 +535,15 @@ impl Reconcile {
                 }
             }
             Aspect::Messages(id) => match shadow.compare_messages(id, text, flight, facts, out)? {
-                Found::Told => {}
+                Found::Told => self.watch_turn(id, now),
                 Found::Ask(limit) => {
                     self.plan.mark_more(flight.aspect.clone(), now.steady, limit, flight.silent);
                 }
                 Found::Homeless => {
-                    self.plan.mark(Aspect::Session(id.clone()), now.steady);
-                    self.plan.mark(flight.aspect.clone(), now.steady + BURST);
+                    let session = Aspect::Session(id.clone());
+                    let wait = if self.plan.is_failing(&session) { POLL } else { BURST };
+                    self.plan.mark(session, now.steady);
+                    self.plan.mark(flight.aspect.clone(), now.steady + wait);
                 }
             },
             Aspect::Todo(id) => shadow.compare_todo(id, text, flight, out),
@@ -538,10 +569,22 @@ impl Reconcile {
         Ok(())
     }
 
+    /// A turn that the messages proved ends by the status map, and nothing else may ever be announced of it.
+    fn watch_turn(&mut self, id: &SessionId, now: Now) {
+        let Some(session) = self.shadow.sessions.get_mut(id) else { return };
+        if session.busy.is_some()
+            && std::mem::take(&mut session.was_proved)
+            && let Some(directory) = session.place.directory.clone()
+        {
+            self.plan.mark(Aspect::Status(directory), now.steady);
+            self.pending_changed = true;
+        }
+    }
+
     fn listing(&self) -> Listing {
         Listing {
             since: self.since,
-            expects_new: self.ledger.owes("session.created") && !self.shadow.sessions.is_empty(),
+            expects_new: self.ledger.owed("session.created") > 0 && !self.shadow.sessions.is_empty(),
             expects_gone: self.expects_gone,
         }
     }
@@ -607,7 +650,7 @@ impl Reconcile {
         let Some(session) = self.shadow.sessions.get_mut(id) else { return };
         let Some(ending) = session.ending else { return };
         let stale = ending.reads >= STALE_READS && now.steady >= ending.since + STALE;
-        if session.is_answered() || stale {
+        if session.answered().is_some() || stale {
             session.end(id, out);
             self.pending_changed = true;
         } else if let Some(directory) = session.place.directory.clone() {

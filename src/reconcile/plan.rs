@@ -17,6 +17,9 @@ const IN_FLIGHT: usize = 4;
 const RETRY: u64 = 250;
 const RETRY_MOST: u64 = 8_000;
 
+/// How often a question may fail in a row before the accounts are closed without its answer: about 20 s.
+const PATIENCE: u32 = 6;
+
 /// A question on its way.
 #[derive(Debug)]
 pub(super) struct Flight {
@@ -108,9 +111,14 @@ impl Plan {
         self.flights.remove(&number)
     }
 
-    /// The answer was usable.
-    pub(super) fn succeeded(&mut self, aspect: &Aspect) {
-        self.failures.remove(aspect);
+    /// The answer was usable. Says whether earlier ones were not.
+    pub(super) fn succeeded(&mut self, aspect: &Aspect) -> bool {
+        self.failures.remove(aspect).is_some()
+    }
+
+    /// Whether the last answer was not usable.
+    pub(super) fn is_failing(&self, aspect: &Aspect) -> bool {
+        self.failures.contains_key(aspect)
     }
 
     /// The answer was not usable: asks again later. Says how often it failed in a row.
@@ -132,9 +140,11 @@ impl Plan {
         self.due.iter().filter(|(aspect, _)| !flying(aspect)).map(|(_, due)| due.at).min()
     }
 
-    /// Whether nothing is due or on its way, but for questions that are due later than `until`.
+    /// Whether nothing is due or on its way, but for questions that are due later than `until` and do not make up for
+    /// an answer that failed.
     pub(super) fn is_quiet(&self, until: u64) -> bool {
-        self.flights.is_empty() && self.due.values().all(|due| due.at > until)
+        let waits = |aspect| self.failures.get(aspect).is_some_and(|failures| *failures <= PATIENCE);
+        self.flights.is_empty() && self.due.iter().all(|(aspect, due)| due.at > until && !waits(aspect))
     }
 
     /// Forgets a thing that is gone.

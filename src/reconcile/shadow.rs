@@ -41,6 +41,12 @@ pub(super) struct Session {
     pub(super) updated: u64,
     /// The status other than idle, as JSON text.
     pub(super) busy: Option<String>,
+    /// The stream told the status idle and not yet `session.idle`, which follows it.
+    pub(super) owes_idle: bool,
+    /// The turn was told because of an answer, not because of the status map.
+    pub(super) was_proved: bool,
+    /// An answer began since the session is busy.
+    pub(super) has_answer: bool,
     /// The status map does not have the session any more, but its turn is not told to be over.
     pub(super) ending: Option<Ending>,
     pub(super) messages: HashMap<Arc<str>, Message>,
@@ -79,10 +85,11 @@ pub(super) struct Ending {
 /// What clients were told about one message.
 #[derive(Debug, Default)]
 pub(super) struct Message {
+    /// The fingerprint of its object; 0 while clients were told of its parts alone.
     pub(super) info: u64,
     pub(super) by_user: bool,
-    /// The message is an assistant's and complete or failed.
-    pub(super) finished: bool,
+    /// When the message was complete, in milliseconds of Unix time, if it is an assistant's and complete or failed.
+    pub(super) finished: Option<u64>,
     pub(super) parts: HashMap<Arc<str>, Part>,
     pub(super) step: u64,
 }
@@ -158,9 +165,10 @@ pub(super) struct MessageInfo<'a> {
 }
 
 impl MessageInfo<'_> {
-    /// Whether an assistant's message is complete or failed.
-    pub(super) fn finished(&self) -> bool {
-        self.role == "assistant" && (self.time.completed.is_some() || self.error.is_some())
+    /// When an assistant's message was complete; 0 if it failed before that.
+    pub(super) fn finished(&self) -> Option<u64> {
+        let is_over = self.role == "assistant" && (self.time.completed.is_some() || self.error.is_some());
+        is_over.then(|| millis(self.time.completed.unwrap_or_default()))
     }
 }
 
@@ -277,9 +285,9 @@ impl Session {
         self.message_order.iter()
     }
 
-    /// Whether the newest message is an assistant's that is complete or failed.
-    pub(super) fn is_answered(&self) -> bool {
-        self.message_order.back().and_then(|id| self.messages.get(id)).is_some_and(|message| message.finished)
+    /// When the newest message was complete, if it is an assistant's that is complete or failed.
+    pub(super) fn answered(&self) -> Option<u64> {
+        self.message_order.back().and_then(|id| self.messages.get(id)).and_then(|message| message.finished)
     }
 }
 
@@ -378,7 +386,9 @@ impl Shadow {
                     && let (Some(print), Ok(info)) =
                         (fingerprint(raw.get()), serde_json::from_str::<MessageInfo<'_>>(raw.get()))
                 {
-                    let message = self.session(session).message(&info.id);
+                    let session = self.session(session);
+                    session.has_answer |= info.role == "assistant";
+                    let message = session.message(&info.id);
                     (message.info, message.step) = (print, step);
                     (message.by_user, message.finished) = (info.role == "user", info.finished());
                 }
@@ -415,6 +425,9 @@ impl Shadow {
                 let place = Place { directory: event.directory.clone(), project: event.project() };
                 let session = self.session(session);
                 let status = properties.status.map(RawValue::get).filter(|status| !is_idle(status));
+                // opencode repeats the status with every step of a turn.
+                session.has_answer &= status.is_some() && session.busy.is_some();
+                session.owes_idle = status.is_none() && (session.owes_idle || session.busy.is_some());
                 session.busy = status.map(str::to_owned);
                 session.ending = None;
                 session.stepped.status = step;
@@ -426,6 +439,7 @@ impl Shadow {
             "session.idle" => {
                 let session = self.session(session);
                 session.stepped.status = step;
+                session.owes_idle = false;
                 session.busy.take().is_some()
             }
             "session.error" => {

@@ -15,7 +15,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::lifeline::{Ending, Report};
-use super::output::{self, Backlog, PassOn};
+use super::output::{self, Backlog};
+use super::pass_on::PassOn;
 use super::{Error, Options, Parts, Phase};
 
 /// How long the command's output is still read after its end: a process that left the group can keep the pipe open forever.

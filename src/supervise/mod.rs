@@ -12,6 +12,7 @@ mod child;
 pub mod guard;
 mod lifeline;
 mod output;
+mod pass_on;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ use crate::stop::{Stop, Tasks};
 use backoff::{Backoff, Verdict};
 use child::Child;
 use lifeline::Ending;
-use output::PassOn;
+use pass_on::PassOn;
 
 /// How long opencode may take to end after SIGTERM, unless the user says otherwise. It takes 40 to 440 ms (FACTS §4).
 pub const DEFAULT_STOP_GRACE: Duration = Duration::from_secs(10);

@@ -63,6 +63,7 @@ async fn a_fold_of_global_event_is_what_rest_says() {
     }
     assert_eq!(recorder.end(), None);
     assert_eq!(fold.deltas_unlike(&api).await, Vec::<String>::new());
+    assert_eq!(fold.orphans, Vec::<String>::new());
 
     // The log's types are the stream's, but for those that are never logged.
     let unlogged = ["server.connected", "server.heartbeat", "server.instance.disposed", "project.updated", "sync"];

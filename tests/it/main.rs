@@ -4,8 +4,11 @@
 
 mod clients;
 mod kit;
+mod layering;
 mod proxy;
 mod real_auto;
 mod real_log;
+mod reconcile;
+mod supervise;
 mod support;
 mod upstream;

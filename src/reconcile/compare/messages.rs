@@ -22,8 +22,10 @@ pub(in crate::reconcile) struct Facts {
     /// A new answer of the assistant proves a turn, also when the status map never showed it: short turns are over
     /// before they can be read.
     pub(in crate::reconcile) proves_turn: bool,
-    /// The log announced the end of a turn that was not told: two turns may follow each other without a pause.
-    pub(in crate::reconcile) end_announced: bool,
+    /// The session's instance is in use, so that its status map can tell the turn's end.
+    pub(in crate::reconcile) runs_here: bool,
+    /// How many ends the log announced that were not told: turns may follow each other without a pause.
+    pub(in crate::reconcile) ends_announced: u64,
     /// Unix time, in milliseconds.
     pub(in crate::reconcile) wall: u64,
 }
@@ -35,7 +37,7 @@ pub(in crate::reconcile) enum Found {
     Told,
     /// It does not reach back to what clients know: ask for so many.
     Ask(usize),
-    /// The session itself has to be read first: nobody knows its directory.
+    /// The session itself has to be read first: clients were not told of it, or nobody knows its directory.
     Homeless,
 }
 
@@ -70,7 +72,7 @@ impl Shadow {
             reads.push(Read { info, text: entry.info.get(), parts: entry.parts });
         }
         let session = self.session(id);
-        if session.place.directory.is_none() {
+        if session.place.directory.is_none() || session.info.is_none() {
             return Ok(Found::Homeless);
         }
         let full = reads.len() >= flight.limit;
@@ -134,7 +136,8 @@ impl Comparison<'_> {
     fn message(&mut self, read: &Read<'_>, news: bool) -> Result<(), ShapeError> {
         let info = &read.info;
         let told = self.session.messages.get(info.id.as_str());
-        let is_new = told.is_none();
+        // The stream may have told of its parts alone.
+        let is_new = told.is_none_or(|told| told.info == 0);
         let newer = told.is_some_and(|told| told.step > self.flight.began);
         let print = fingerprint(read.text).unwrap_or_default();
         let changed = !newer && told.is_none_or(|told| told.info != print);
@@ -158,18 +161,23 @@ impl Comparison<'_> {
 
     /// A message clients never heard of begins a turn, or proves that one has ended.
     fn turn(&mut self, info: &MessageInfo<'_>) {
-        let busy = self.session.busy.is_some();
-        // A prompt behind a finished answer: either the session was busy all along, or two turns follow each other too
-        // closely for the status map to show the pause. Seen without the session, or an end announced, it was a pause.
-        let paused = self.session.ending.is_some() || self.facts.end_announced;
-        if info.role == "user" && busy && self.session.is_answered() && paused {
-            self.facts.end_announced = false;
+        // A prompt that was sent before the answer was complete joined the turn, and one that came between two steps of
+        // a turn has no end announced.
+        let follows = self.session.answered().is_some_and(|answered| millis(info.time.created) >= answered);
+        let in_turn = self.session.busy.is_some() && self.session.has_answer;
+        let paused = self.session.ending.is_some() || self.facts.ends_announced > 0;
+        if info.role == "user" && in_turn && follows && paused {
+            self.facts.ends_announced = self.facts.ends_announced.saturating_sub(1);
             self.session.end(self.id, self.out);
         }
         // A fork copies answers into a new session; those are older than it.
-        let own = millis(info.time.created) >= self.session.created;
-        if info.role == "assistant" && self.session.busy.is_none() && own && self.facts.proves_turn {
-            self.session.begin(self.id, r#"{"type":"busy"}"#, self.out);
+        let is_own = millis(info.time.created) >= self.session.created.max(self.facts.since);
+        if info.role == "assistant" && is_own {
+            if self.session.busy.is_none() && self.facts.proves_turn && self.facts.runs_here {
+                self.session.begin(self.id, r#"{"type":"busy"}"#, self.out);
+                self.session.was_proved = true;
+            }
+            self.session.has_answer = true;
         }
     }
 

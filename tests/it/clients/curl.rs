@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::fixture::{SOON, Served, bounded};
+use super::fixture::{SOON, Served, bounded, event_type, since_session};
 
 /// A line as the plugins take it: they give up at a line that is neither empty nor data.
 fn see(line: &str) -> Option<Value> {
@@ -23,12 +23,10 @@ async fn curl_prints_the_turn_as_it_happens() {
         served.compare(&events);
 
         // Not only the same values: the same bytes.
-        let lines = curl.stdout.from(0);
-        let printed = lines.iter().filter_map(|line| line.text.strip_prefix("data: "));
-        let printed = Vec::from_iter(printed.skip_while(|data| !data.contains(r#""type":"session.created""#)));
-        let mut published = served.published();
-        published.truncate(printed.len());
-        assert_eq!(printed, published);
+        let lines = curl.stdout.from(0).into_iter().map(|line| line.text);
+        let printed = Vec::from_iter(lines.filter_map(|line| Some(line.strip_prefix("data: ")?.to_owned())));
+        let printed = since_session(printed, |data| see(&format!("data: {data}")).as_ref().map(event_type).unwrap());
+        assert_eq!(printed, served.published());
     })
     .await;
 }

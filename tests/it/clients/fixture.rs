@@ -31,8 +31,8 @@ pub(super) const SOON: Duration = Duration::from_secs(20);
 const SURPLUS_SPAN: Duration = Duration::from_millis(200);
 
 /// The turn of [`Served::turn`]: long enough that its first word cannot be mistaken for its end.
-const WORDS: usize = 20;
-const PROMPT: &str = "say hello WORDS=20 DELAY=80";
+const WORDS: usize = 25;
+const PROMPT: &str = "say hello WORDS=25 DELAY=100";
 
 /// What a turn cannot be followed without.
 pub(super) const TURN: [&str; 5] =
@@ -97,10 +97,13 @@ impl Served {
         wait("session.idle").await;
 
         situations::settle(&self.recorder).await;
+        let published = self.published().len();
+        situations::until("the client to catch up", || async {
+            (since_session(seen(lines, &see), event_type).len() >= published).then_some(())
+        })
+        .await;
         assert!(lines.quiet(SURPLUS_SPAN, SOON).await, "the client prints without end");
-        let mut events = seen(lines, &see);
-        drop_before_session(&mut events, |event| event["type"].as_str());
-        events
+        since_session(seen(lines, &see), event_type)
     }
 
     /// What opencode published for its own directory from the session's beginning on, as `/event` tells it: bytes.
@@ -108,9 +111,7 @@ impl Served {
         let project = self.home.project();
         let mut frames = self.recorder.frames();
         frames.retain(|frame| frame.kind() != "sync" && frame.directory().as_ref() == Some(&project));
-        let mut events = Vec::from_iter(frames.iter().map(|frame| (frame.kind(), frame.payload().to_owned())));
-        drop_before_session(&mut events, |(kind, _)| Some(kind));
-        events.into_iter().map(|(_, payload)| payload).collect()
+        since_session(frames, |frame| frame.kind()).iter().map(|frame| frame.payload().to_owned()).collect()
     }
 
     /// The turn as a client saw it is the turn as opencode published it, and it can be followed.
@@ -145,10 +146,18 @@ pub(super) fn seen(lines: &Lines, see: impl Fn(&str) -> Option<Value>) -> Vec<Va
     lines.from(0).iter().filter_map(|line| see(&line.text)).collect()
 }
 
-/// Booting the instance publishes things too, some before a client is there.
-fn drop_before_session<T>(events: &mut Vec<T>, kind: impl Fn(&T) -> Option<&str>) {
-    let start = events.iter().position(|event| kind(event) == Some("session.created"));
-    events.drain(..start.expect("a session was made"));
+/// Only what opencode published from the session's beginning on: booting the instance publishes things too, some before
+/// a client is there, and greetings and heartbeats are each connection's own.
+pub(super) fn since_session<T>(mut events: Vec<T>, kind: impl Fn(&T) -> String) -> Vec<T> {
+    let start = events.iter().position(|event| kind(event) == "session.created");
+    events.drain(..start.unwrap_or(events.len()));
+    events.retain(|event| !matches!(kind(event).as_str(), "server.connected" | "server.heartbeat"));
+    events
+}
+
+/// The type of an event as a client shows it.
+pub(super) fn event_type(event: &Value) -> String {
+    event["type"].as_str().unwrap_or_default().to_owned()
 }
 
 fn names(events: &[Value]) -> Vec<String> {

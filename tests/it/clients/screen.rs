@@ -79,6 +79,8 @@ impl Drop for Screen {
     }
 }
 
+/// It reads `/global/event`, which is whole on this release also without the relay: what is shown here is that the relay's
+/// is as good.
 #[tokio::test]
 async fn attach_shows_a_turn_that_began_elsewhere() {
     bounded(async {

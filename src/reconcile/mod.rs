@@ -28,6 +28,12 @@ use shadow::{SessionInfo, Shadow};
 
 pub use ledger::Count;
 
+/// Whether the state can tell the content of an event type, in parts at least (FACTS §3). The README has the table.
+#[must_use]
+pub fn is_told_by_state(kind: &str) -> bool {
+    Group::of(kind).is_some()
+}
+
 /// Which witnesses there are (DESIGN §1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Witness {
@@ -528,10 +534,10 @@ impl Reconcile {
             }
             Aspect::Session(id) => {
                 let listing = self.listing();
-                if let Ok(info) = serde_json::from_str::<SessionInfo>(text) {
-                    if self.shadow.compare_session(text, &info, flight, listing, out) {
-                        self.moved(id, now);
-                    }
+                if let Ok(info) = serde_json::from_str::<SessionInfo>(text)
+                    && self.shadow.compare_session(text, &info, flight, listing, out)
+                {
+                    self.moved(id, now);
                 }
             }
             Aspect::Messages(id) => match shadow.compare_messages(id, text, flight, facts, out)? {

@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 fn table() -> BTreeMap<String, BTreeSet<String>> {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let section = text.split("## Who may name whom").nth(1).expect("the section with the table");
-    let words = |cell: &str| -> Vec<String> {
-        cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
-    };
+    let words = |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
     section
         .lines()
         .skip_while(|line| !line.starts_with("|---"))

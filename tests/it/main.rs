@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking, in its helpers too")]
 
 mod clients;
+mod command;
 mod kit;
 mod layering;
 mod proxy;
@@ -10,5 +11,6 @@ mod real_auto;
 mod real_log;
 mod reconcile;
 mod supervise;
+mod supply;
 mod support;
 mod upstream;

@@ -125,13 +125,10 @@ impl Fold {
             self.deltas.entry(part.clone()).or_default().push_str(&delta);
         }
         let parts = &mut self.message(&key(&properties["sessionID"]), &message).parts;
-        match parts.get_mut(&part) {
-            Some(part) => {
-                let grown = format!("{}{delta}", part[&field].as_str().unwrap_or_default());
-                part[field] = Value::String(grown);
-            }
-            // opencode's own clients pass over it: the part comes whole right behind.
-            None => self.orphans.push(format!("{delta:?} for {part} of {message}")),
+        // opencode's own clients pass over a delta of an unknown part: the part comes whole right behind.
+        if let Some(part) = parts.get_mut(&part) {
+            let grown = format!("{}{delta}", part[&field].as_str().unwrap_or_default());
+            part[field] = Value::String(grown);
         }
     }
 

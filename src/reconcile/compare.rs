@@ -106,8 +106,9 @@ impl Shadow {
             let here = session.place.directory.as_ref() == Some(directory);
             let listed = entries.0.iter().any(|(name, status)| **name == **id && !super::shadow::is_idle(status.get()));
             if here && !listed && session.busy.is_some() && session.stepped.status <= flight.began {
-                let ending = session.ending.get_or_insert(Ending { since: now, reads: 0 });
+                let ending = session.ending.get_or_insert(Ending { since: now, reads: 0, is_fresh: true });
                 ending.reads += 1;
+                ending.is_fresh = true;
                 over.push(id.clone());
             }
             if here && !listed && session.owes_idle && session.stepped.status <= flight.began && !flight.silent {

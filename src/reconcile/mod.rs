@@ -152,6 +152,11 @@ const POLL: u64 = 5_000;
 const STALE: u64 = 1_500;
 const STALE_READS: u32 = 3;
 
+/// The same for a turn whose answer is complete, but whose end was not announced, or whose answer called tools, so that
+/// a next step may follow.
+const PAUSE: u64 = 250;
+const PAUSE_READS: u32 = 2;
+
 /// Most sessions remembered because the log named them.
 const HINTS: usize = 64;
 
@@ -226,14 +231,16 @@ impl Reconcile {
             Input::LogBroke => {}
             Input::StreamUp => {
                 if std::mem::replace(&mut self.stream, Stream::Up) == Stream::Down {
-                    self.revive(now);
+                    self.revive(self.ledger.last_alive(), now);
                     self.resync(now);
                 }
                 self.ledger.alive(now.steady);
             }
             Input::StreamDown => {
                 self.stream = Stream::Down;
-                self.revive(now);
+                self.plan.speak();
+                self.held.iter_mut().for_each(|(_, flight, _)| flight.silent = false);
+                self.revive(self.ledger.last_alive(), now);
                 let kinds = self.ledger.missing(now.steady, None);
                 self.owe(&kinds, now, effects);
             }
@@ -341,7 +348,12 @@ impl Reconcile {
         }
         // The id may be forged: it makes nothing but a read of what is known already.
         if let Some(known) = self.shadow.sessions.get_mut(session) {
-            known.active = now.steady + ACTIVE;
+            known.active = known.active.max(now.steady + ACTIVE);
+            // The list may have shown before the log which session moved.
+            let has_moved = known.updated >= self.since;
+            if let Some(directory) = known.place.directory.clone().filter(|_| has_moved) {
+                self.use_directory(&directory, now);
+            }
         } else if self.is_state_driven() {
             self.plan.mark(Aspect::Sessions, now.steady + BURST);
         }
@@ -392,10 +404,9 @@ impl Reconcile {
         self.shadow.sessions.iter().filter(move |(_, session)| active(session)).map(|(id, _)| id)
     }
 
-    /// The stream was silent since it last showed life: what was active then may have lost events.
-    fn revive(&mut self, now: Now) {
-        let alive = self.ledger.last_alive();
-        for session in self.shadow.sessions.values_mut().filter(|session| session.active > alive) {
+    /// Nobody could look since that time: what was active then may have changed unseen.
+    fn revive(&mut self, since: u64, now: Now) {
+        for session in self.shadow.sessions.values_mut().filter(|session| session.active > since) {
             session.active = session.active.max(now.steady + ACTIVE);
         }
     }
@@ -480,9 +491,7 @@ impl Reconcile {
         };
         match text {
             Ok(text) => match self.compare(text, &flight, now, &mut drafts) {
-                Ok(()) => {
-                    self.plan.succeeded(&aspect);
-                }
+                Ok(()) => self.plan.succeeded(&aspect),
                 Err(error) => {
                     effects.push(Effect::Misshapen(error));
                     self.plan.failed(flight, now.steady);
@@ -498,6 +507,19 @@ impl Reconcile {
     }
 
     fn compare(&mut self, text: &str, flight: &Flight, now: Now, out: &mut Vec<Draft>) -> Result<(), ShapeError> {
+        if flight.aspect.session().is_some_and(|id| self.shadow.gone.since(id, flight.began)) {
+            return Ok(());
+        }
+        if let Aspect::Messages(id) | Aspect::Todo(id) | Aspect::Diff(id) = &flight.aspect
+            && self.shadow.sessions.get(id).is_none_or(|known| known.info.is_none() || known.place.directory.is_none())
+        {
+            // Clients were not told of the session, or nobody knows its directory: it has to be read first.
+            let session = Aspect::Session(id.clone());
+            let wait = if self.plan.failing_since(&session).is_some() { POLL } else { BURST };
+            self.plan.mark(session, now.steady);
+            self.plan.mark(flight.aspect.clone(), now.steady + wait);
+            return Ok(());
+        }
         let runs = |id: &SessionId| {
             let place = self.shadow.sessions.get(id).and_then(|session| session.place.directory.as_ref());
             place.is_some_and(|directory| self.shadow.instances.contains_key(directory))
@@ -523,10 +545,10 @@ impl Reconcile {
                 }
             }
             Aspect::Sessions => {
-                if self.plan.is_failing(&flight.aspect) && !flight.silent {
+                if let Some(since) = self.plan.failing_since(&flight.aspect).filter(|_| !flight.silent) {
+                    self.revive(since, now);
                     // The accounts may have been closed meanwhile, but what was announced still has to be read.
-                    self.wanted.extend(Group::ALL);
-                    self.settle.restart(now.steady);
+                    Group::ALL.into_iter().for_each(|group| self.want(group, now));
                 }
                 let listing = self.listing();
                 let listed = self.shadow.compare_sessions(text, flight, listing, out)?;
@@ -544,12 +566,6 @@ impl Reconcile {
                 Found::Told => self.watch_turn(id, now),
                 Found::Ask(limit) => {
                     self.plan.mark_more(flight.aspect.clone(), now.steady, limit, flight.silent);
-                }
-                Found::Homeless => {
-                    let session = Aspect::Session(id.clone());
-                    let wait = if self.plan.is_failing(&session) { POLL } else { BURST };
-                    self.plan.mark(session, now.steady);
-                    self.plan.mark(flight.aspect.clone(), now.steady + wait);
                 }
             },
             Aspect::Todo(id) => shadow.compare_todo(id, text, flight, out),
@@ -610,7 +626,7 @@ impl Reconcile {
     /// A session changed: what was announced may be about it.
     fn moved(&mut self, id: &SessionId, now: Now) {
         let session = self.shadow.session(id);
-        session.active = now.steady + ACTIVE;
+        session.active = session.active.max(now.steady + ACTIVE);
         let directory = session.place.directory.clone();
         if let Some(directory) = directory.filter(|_| self.hints.contains(id)) {
             self.use_directory(&directory, now);
@@ -654,13 +670,19 @@ impl Reconcile {
     fn confirm_ends(&mut self, aspect: &Aspect, now: Now, out: &mut Vec<Draft>) {
         let Aspect::Messages(id) = aspect else { return };
         let Some(session) = self.shadow.sessions.get_mut(id) else { return };
-        let Some(ending) = session.ending else { return };
-        let stale = ending.reads >= STALE_READS && now.steady >= ending.since + STALE;
-        if session.answered().is_some() || stale {
+        let Some(ending) = &mut session.ending else { return };
+        // The map also misses a turn that has only just begun, and short answers are complete by then.
+        let is_announced = !self.ledger.has_notices() || self.ledger.owed("session.idle") > 0;
+        let is_fresh = std::mem::take(&mut ending.is_fresh);
+        let ending = *ending;
+        let lasts = |reads, time| is_fresh && ending.reads >= reads && now.steady >= ending.since + time;
+        let is_paused = session.answered().is_some() && lasts(PAUSE_READS, PAUSE);
+        if is_fresh && session.is_answered() && is_announced || is_paused || lasts(STALE_READS, STALE) {
             session.end(id, out);
             self.pending_changed = true;
         } else if let Some(directory) = session.place.directory.clone() {
-            self.plan.mark(Aspect::Status(directory), now.steady + STALE / 3);
+            let wait = if session.is_answered() { PAUSE } else { STALE / 3 };
+            self.plan.mark(Aspect::Status(directory), now.steady + wait);
         }
     }
 

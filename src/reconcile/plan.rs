@@ -47,13 +47,21 @@ struct Due {
     limit: usize,
 }
 
+/// Answers to one question that were not usable, in a row.
+#[derive(Clone, Copy, Debug)]
+struct Failures {
+    count: u32,
+    /// When the first came.
+    since: u64,
+}
+
 /// Which questions are due, and which are on their way.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     due: BTreeMap<Aspect, Due>,
     flights: HashMap<u64, Flight>,
     asked: HashMap<Aspect, u64>,
-    failures: HashMap<Aspect, u32>,
+    failures: HashMap<Aspect, Failures>,
     last: u64,
     /// Questions asked, ever.
     pub(super) reads: u64,
@@ -80,6 +88,12 @@ impl Plan {
         due.at = due.at.min(at);
         due.silent &= silent;
         due.limit = due.limit.max(limit);
+    }
+
+    /// What was to be learnt silently has to be told: the stream that would have told it is gone.
+    pub(super) fn speak(&mut self) {
+        self.due.values_mut().for_each(|due| due.silent = false);
+        self.flights.values_mut().for_each(|flight| flight.silent = false);
     }
 
     /// Takes the questions to ask now, with their numbers.
@@ -111,21 +125,21 @@ impl Plan {
         self.flights.remove(&number)
     }
 
-    /// The answer was usable. Says whether earlier ones were not.
-    pub(super) fn succeeded(&mut self, aspect: &Aspect) -> bool {
-        self.failures.remove(aspect).is_some()
+    /// The answer was usable.
+    pub(super) fn succeeded(&mut self, aspect: &Aspect) {
+        self.failures.remove(aspect);
     }
 
-    /// Whether the last answer was not usable.
-    pub(super) fn is_failing(&self, aspect: &Aspect) -> bool {
-        self.failures.contains_key(aspect)
+    /// Since when the answers are not usable, if they are not.
+    pub(super) fn failing_since(&self, aspect: &Aspect) -> Option<u64> {
+        self.failures.get(aspect).map(|failures| failures.since)
     }
 
     /// The answer was not usable: asks again later. Says how often it failed in a row.
     pub(super) fn failed(&mut self, flight: Flight, now: u64) -> u32 {
-        let failures = self.failures.entry(flight.aspect.clone()).or_default();
-        *failures += 1;
-        let failures = *failures;
+        let failures = self.failures.entry(flight.aspect.clone()).or_insert(Failures { count: 0, since: now });
+        failures.count += 1;
+        let failures = failures.count;
         let wait = (RETRY << failures.min(6)).min(RETRY_MOST);
         self.mark_more(flight.aspect, now + wait, flight.limit, flight.silent);
         failures
@@ -143,7 +157,7 @@ impl Plan {
     /// Whether nothing is due or on its way, but for questions that are due later than `until` and do not make up for
     /// an answer that failed.
     pub(super) fn is_quiet(&self, until: u64) -> bool {
-        let waits = |aspect| self.failures.get(aspect).is_some_and(|failures| *failures <= PATIENCE);
+        let waits = |aspect| self.failures.get(aspect).is_some_and(|failures| failures.count <= PATIENCE);
         self.flights.is_empty() && self.due.iter().all(|(aspect, due)| due.at > until && !waits(aspect))
     }
 

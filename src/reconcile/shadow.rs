@@ -19,6 +19,13 @@ const SESSIONS: usize = 1024;
 /// Most messages remembered of one session, newest kept.
 const MESSAGES: usize = 2048;
 
+/// Most deletions remembered, of sessions and within a session. One is needed while an older answer is on its way.
+const GONE: usize = 64;
+
+/// What went away, with the step: an older answer may still show it.
+#[derive(Debug, Default)]
+pub(super) struct Gone(VecDeque<(Arc<str>, u64)>);
+
 /// What clients were told.
 #[derive(Debug, Default)]
 pub(super) struct Shadow {
@@ -28,6 +35,8 @@ pub(super) struct Shadow {
     /// The longest untouched first; every key of `sessions` once.
     order: VecDeque<SessionId>,
     pub(super) instances: BTreeMap<Directory, Instance>,
+    /// Sessions that were deleted.
+    pub(super) gone: Gone,
 }
 
 /// What clients were told about one session.
@@ -50,6 +59,8 @@ pub(super) struct Session {
     /// The status map does not have the session any more, but its turn is not told to be over.
     pub(super) ending: Option<Ending>,
     pub(super) messages: HashMap<Arc<str>, Message>,
+    /// Messages and parts that were removed.
+    pub(super) gone: Gone,
     /// The messages' ids in the order they were told.
     message_order: VecDeque<Arc<str>>,
     /// Everything that happened in the session was told: it was created under our eyes or read before.
@@ -78,8 +89,10 @@ pub(super) struct Steps {
 pub(super) struct Ending {
     /// When the status map was first seen without the session, in milliseconds.
     pub(super) since: u64,
-    /// The shadow's step then: only messages read later can confirm the end.
+    /// How many reads of the map in a row said so.
     pub(super) reads: u32,
+    /// Its messages were not read since the map was. Later the map may have changed again.
+    pub(super) is_fresh: bool,
 }
 
 /// What clients were told about one message.
@@ -87,9 +100,12 @@ pub(super) struct Ending {
 pub(super) struct Message {
     /// The fingerprint of its object; 0 while clients were told of its parts alone.
     pub(super) info: u64,
-    pub(super) by_user: bool,
+    /// When it began, in milliseconds of Unix time.
+    pub(super) created: u64,
     /// When the message was complete, in milliseconds of Unix time, if it is an assistant's and complete or failed.
     pub(super) finished: Option<u64>,
+    /// It ended with a call of tools.
+    pub(super) is_step: bool,
     pub(super) parts: HashMap<Arc<str>, Part>,
     pub(super) step: u64,
 }
@@ -127,6 +143,8 @@ pub(super) struct Ask {
     /// The whole object, as JSON text.
     pub(super) text: String,
     pub(super) step: u64,
+    /// Clients were told; otherwise it was only learnt, for those who have a gap.
+    pub(super) told: bool,
 }
 
 /// The parts of a session's object that matter here.
@@ -162,9 +180,16 @@ pub(super) struct MessageInfo<'a> {
     pub(super) time: Times,
     #[serde(borrow, default)]
     pub(super) error: Option<&'a RawValue>,
+    #[serde(default)]
+    pub(super) finish: Option<String>,
 }
 
 impl MessageInfo<'_> {
+    /// Whether an assistant's message ended with a call of tools, after which its turn usually goes on.
+    pub(super) fn is_step(&self) -> bool {
+        self.error.is_none() && self.finish.as_deref() == Some("tool-calls")
+    }
+
     /// When an assistant's message was complete; 0 if it failed before that.
     pub(super) fn finished(&self) -> Option<u64> {
         let is_over = self.role == "assistant" && (self.time.completed.is_some() || self.error.is_some());
@@ -220,6 +245,7 @@ impl Shadow {
     /// Forgets a session that is gone.
     pub(super) fn remove(&mut self, id: &str) -> Option<Session> {
         self.order.retain(|known| **known != *id);
+        self.gone.push(id, self.step);
         self.sessions.remove(id)
     }
 
@@ -255,6 +281,28 @@ impl Shadow {
     }
 }
 
+impl Message {
+    /// Takes note of its object.
+    pub(super) fn learn(&mut self, info: &MessageInfo<'_>) {
+        self.created = millis(info.time.created);
+        (self.finished, self.is_step) = (info.finished(), info.is_step());
+    }
+}
+
+impl Gone {
+    fn push(&mut self, id: &str, step: u64) {
+        self.0.push_back((id.into(), step));
+        if self.0.len() > GONE {
+            self.0.pop_front();
+        }
+    }
+
+    /// Whether it went away after this step.
+    pub(super) fn since(&self, id: &str, step: u64) -> bool {
+        self.0.iter().any(|(gone, when)| **gone == *id && *when > step)
+    }
+}
+
 impl Session {
     /// The message, made if need be.
     pub(super) fn message(&mut self, id: &str) -> &mut Message {
@@ -285,9 +333,27 @@ impl Session {
         self.message_order.iter()
     }
 
+    /// The newest message.
+    ///
+    /// The stream may tell of an old message late, so the order in which they were told does not say which is newest.
+    fn newest(&self) -> Option<&Message> {
+        let messages = self.message_order.iter().filter_map(|id| self.messages.get(id));
+        messages.max_by_key(|message| message.created)
+    }
+
     /// When the newest message was complete, if it is an assistant's that is complete or failed.
     pub(super) fn answered(&self) -> Option<u64> {
-        self.message_order.back().and_then(|id| self.messages.get(id)).and_then(|message| message.finished)
+        self.newest().and_then(|message| message.finished)
+    }
+
+    /// Whether the newest message says that the turn is over.
+    pub(super) fn is_answered(&self) -> bool {
+        self.newest().is_some_and(|message| message.finished.is_some() && !message.is_step)
+    }
+
+    /// A message or part is gone.
+    fn bury(&mut self, id: &str, step: u64) {
+        self.gone.push(id, step);
     }
 }
 
@@ -390,7 +456,7 @@ impl Shadow {
                     session.has_answer |= info.role == "assistant";
                     let message = session.message(&info.id);
                     (message.info, message.step) = (print, step);
-                    (message.by_user, message.finished) = (info.role == "user", info.finished());
+                    message.learn(&info);
                 }
                 false
             }
@@ -409,6 +475,7 @@ impl Shadow {
             "message.removed" => {
                 if let (Some(session), Some(message)) = (self.sessions.get_mut(session), &properties.message) {
                     session.remove(message);
+                    session.bury(message, step);
                 }
                 false
             }
@@ -418,6 +485,7 @@ impl Shadow {
                     && let Some(message) = session.messages.get_mut(message.as_str())
                 {
                     message.parts.remove(part.as_str());
+                    session.bury(part, step);
                 }
                 false
             }
@@ -470,7 +538,12 @@ impl Shadow {
         match &*event.kind {
             kind @ ("permission.asked" | "question.asked") => {
                 let Some(id) = properties.id.clone() else { return false };
-                let ask = Ask { session: event.session.as_deref().map(str::to_owned), text: text.to_owned(), step };
+                let ask = Ask {
+                    session: event.session.as_deref().map(str::to_owned),
+                    text: text.to_owned(),
+                    step,
+                    told: true,
+                };
                 let asks = if kind == "permission.asked" { &mut instance.permissions } else { &mut instance.questions };
                 asks.insert(id, ask);
                 true

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::super::json::{Told, fingerprint};
 use super::super::plan::Flight;
-use super::super::shadow::{MessageInfo, PartInfo, Session, Shadow, millis};
+use super::super::shadow::{Message, MessageInfo, PartInfo, Session, Shadow, millis};
 use super::{Draft, ShapeError, shape};
 use crate::event::quote;
 
@@ -37,8 +37,6 @@ pub(in crate::reconcile) enum Found {
     Told,
     /// It does not reach back to what clients know: ask for so many.
     Ask(usize),
-    /// The session itself has to be read first: clients were not told of it, or nobody knows its directory.
-    Homeless,
 }
 
 #[derive(Deserialize)]
@@ -72,9 +70,6 @@ impl Shadow {
             reads.push(Read { info, text: entry.info.get(), parts: entry.parts });
         }
         let session = self.session(id);
-        if session.place.directory.is_none() || session.info.is_none() {
-            return Ok(Found::Homeless);
-        }
         let full = reads.len() >= flight.limit;
         let reaches = reads.first().is_none_or(|oldest| session.messages.contains_key(oldest.info.id.as_str()))
             && reads.iter().any(|read| read.info.role == "user");
@@ -85,6 +80,9 @@ impl Shadow {
         comparison.removed(&reads, full);
         let live = comparison.first_news(&reads);
         for (index, read) in reads.iter().enumerate() {
+            if comparison.session.gone.since(&read.info.id, flight.began) {
+                continue;
+            }
             comparison.message(read, index >= live)?;
         }
         session.known |= !flight.silent;
@@ -122,11 +120,13 @@ impl Comparison<'_> {
     /// Told messages that the state does not have any more. Only those can be judged that the answer reaches back to.
     fn removed(&mut self, reads: &[Read<'_>], full: bool) {
         let listed = |id: &Arc<str>| reads.iter().any(|read| *read.info.id == **id);
+        let oldest = reads.iter().map(|read| millis(read.info.time.created)).min().unwrap_or(0);
         let told: Vec<Arc<str>> = self.session.message_ids().cloned().collect();
-        let start = if full { told.iter().position(listed).unwrap_or(told.len()) } else { 0 };
-        for id in &told[start..] {
-            let newer = self.session.messages.get(id).is_some_and(|message| message.step > self.flight.began);
-            if !listed(id) && !newer {
+        for id in &told {
+            let gone = |message: &Message| {
+                message.step <= self.flight.began && (!full || message.info != 0 && message.created > oldest)
+            };
+            if !listed(id) && self.session.messages.get(id).is_some_and(gone) {
                 self.session.remove(id);
                 self.tell("message.removed", &format!(r#","messageID":{}"#, quote(id)));
             }
@@ -146,7 +146,8 @@ impl Comparison<'_> {
         }
         if !newer {
             let message = self.session.message(&info.id);
-            (message.info, message.by_user, message.finished) = (print, info.role == "user", info.finished());
+            message.info = print;
+            message.learn(info);
         }
         // A client needs the message before its parts; the word that it is complete comes after them.
         if news && changed && is_new {
@@ -197,6 +198,9 @@ impl Comparison<'_> {
         let mut listed = Vec::with_capacity(read.parts.len());
         for raw in &read.parts {
             let info: PartInfo = serde_json::from_str(raw.get()).map_err(shape("a message part"))?;
+            if self.session.gone.since(&info.id, self.flight.began) {
+                continue;
+            }
             let print = fingerprint(raw.get()).unwrap_or_default();
             let part = self.session.message(message_id).parts.entry(info.id.as_str().into()).or_default();
             let same = part.print == print;

@@ -205,7 +205,7 @@ impl<'a> Run<'a> {
                     frame_clock = frame_clock.max(at + self.dice.roll(settings.frame_delay + 1));
                     self.frame(frame_clock, kind, directory, properties);
                 }
-                Happening::Hint(session) if settings.witness != Witness::Stream => {
+                Happening::Hint(session, _) if settings.witness != Witness::Stream => {
                     line_clock = line_clock.max(*at);
                     self.later(line_clock, What::Hint(session.as_str().into()));
                 }
@@ -359,7 +359,12 @@ impl<'a> Run<'a> {
             Happening::Publish { directory, .. } => {
                 self.in_use.insert(directory);
             }
-            Happening::Hint(_) => {}
+            // Without a log, the request that began the turn tells where.
+            Happening::Hint(_, directory) if self.settings.witness == Witness::Stream => {
+                self.in_use.insert(directory.to_owned());
+                self.input(Input::InUse(Some(directory.into())), at);
+            }
+            Happening::Hint(..) => {}
             Happening::InUse(directory) => {
                 self.in_use.insert(directory.clone());
                 self.input(Input::InUse(Some(directory.into())), at);
@@ -460,7 +465,9 @@ impl<'a> Run<'a> {
             }
             return;
         };
-        for (message, part, wanted) in &turn.texts {
+        // With a stream, opencode's own repetitions of the end count, and not every end told is the next turn's.
+        let texts = if self.settings.witness == Witness::Log { turn.texts.as_slice() } else { &[] };
+        for (message, part, wanted) in texts {
             let exists = self.out.world.messages.get(session).is_some_and(|all| all.contains_key(message));
             let has = self.out.fold.messages.get(session).and_then(|all| all.get(message));
             let has = has.and_then(|message| message.parts.get(part)).and_then(|part| part["text"].as_str());

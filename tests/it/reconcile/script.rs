@@ -94,8 +94,13 @@ pub(super) fn moves() -> impl Strategy<Value = Vec<Move>> {
 #[derive(Clone, Debug)]
 pub(super) enum Happening {
     Change(Change),
-    Publish { kind: &'static str, directory: String, properties: Value },
-    Hint(String),
+    Publish {
+        kind: &'static str,
+        directory: String,
+        properties: Value,
+    },
+    /// A session and its directory.
+    Hint(String, &'static str),
     InUse(String),
     Write(String, Value),
 }
@@ -249,7 +254,7 @@ impl Writer {
         if self.dice.roll(2) == 0 {
             self.happen(slot, Happening::InUse(directory.into()));
         }
-        self.happen(slot, Happening::Hint(id));
+        self.happen(slot, Happening::Hint(id, directory));
         self.session(slot, "session.created", info.clone());
         self.session(slot, "session.updated", info);
     }
@@ -418,7 +423,8 @@ impl Writer {
         self.slots[slot].is_old = false;
         let mut user = self.user(slot);
         self.wait(slot, turn.pace);
-        self.happen(slot, Happening::Hint(session.clone()));
+        let directory = self.slots[slot].directory;
+        self.happen(slot, Happening::Hint(session.clone(), directory));
         self.status(slot, &json!({"type": "busy"}));
         let mut texts = Vec::new();
         let mut answer = self.assistant(slot);

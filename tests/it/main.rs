@@ -4,6 +4,7 @@
 
 mod clients;
 mod command;
+mod faults;
 mod kit;
 mod layering;
 mod measure;
@@ -12,6 +13,7 @@ mod real_auto;
 mod real_log;
 mod real_restart;
 mod reconcile;
+mod standin;
 mod supervise;
 mod supply;
 mod support;

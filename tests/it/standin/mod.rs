@@ -1,0 +1,270 @@
+//! A stand-in for opencode that publishes what a test tells it to, and fails where a test wants it to.
+//!
+//! One event is published in three steps that a test can take apart: its line goes into the bus log, its effect into the
+//! state that REST shows, its frame into `/global/event`. [`StandIn::publish`] takes all three.
+
+#![allow(dead_code, reason = "a kit: each release of the tests uses most of it, never all")]
+
+pub(crate) mod capture;
+mod server;
+mod state;
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use opencode_relay::ingest::log::{Decoder, Item};
+use opencode_relay::stop::{Stop, Tasks};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
+use self::state::State;
+use crate::support::http::Api;
+
+/// Where opencode says it runs.
+pub(crate) const DIRECTORY: &str = "/srv/demo/project";
+
+/// How long anything here may take.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// What may wait to be written to the stream; more is a mistake of the test.
+const QUEUE: usize = 1 << 16;
+
+/// How `GET /global/event` is answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mode {
+    #[default]
+    Healthy,
+    /// With this status and no body.
+    Refuse(u16),
+    /// 200 and a web page.
+    Html,
+    /// Not at all; the connection stays open.
+    Mute,
+    /// A stream that ends properly right after its greeting, as `/event` of 1.14.48 does.
+    CloseAtOnce,
+    /// Bytes that are no HTTP.
+    Nonsense,
+}
+
+/// What the connection of the stream is told.
+enum Order {
+    /// One chunk of the body.
+    Chunk(Vec<u8>),
+    /// The connection is dropped inside the body.
+    Cut,
+    /// The body ends properly.
+    Finish,
+}
+
+#[derive(Default)]
+struct Inner {
+    state: State,
+    mode: Mode,
+    stream: Option<mpsc::Sender<Order>>,
+    requests: HashMap<String, usize>,
+    open: usize,
+    most_open: usize,
+    is_nameless: bool,
+}
+
+struct Shared {
+    version: String,
+    inner: Mutex<Inner>,
+    /// How many streams were asked for, and how many were granted.
+    asked: watch::Sender<usize>,
+    granted: watch::Sender<usize>,
+}
+
+/// The stand-in; it stops when it is dropped.
+pub(crate) struct StandIn {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    folder: TempDir,
+    stop: Stop,
+}
+
+impl StandIn {
+    /// Starts on a free port, with an empty bus log.
+    pub(crate) async fn start(version: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let shared = Arc::new(Shared {
+            version: version.to_owned(),
+            inner: Mutex::default(),
+            asked: watch::Sender::new(0),
+            granted: watch::Sender::new(0),
+        });
+        let standin = Self {
+            address: listener.local_addr().unwrap(),
+            shared: shared.clone(),
+            folder: tempfile::tempdir().unwrap(),
+            stop: Stop::new(),
+        };
+        standin.log_bytes(b"");
+        let (stop, tasks) = (standin.stop.clone(), Tasks::new());
+        tasks.clone().spawn("stand-in", server::run(listener, shared, tasks, stop));
+        standin
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn api(&self) -> Api {
+        Api::new(self.url())
+    }
+
+    /// The bus log, as `--log` takes it.
+    pub(crate) fn log_source(&self) -> String {
+        format!("file:{}", self.log_path().display())
+    }
+
+    fn log_path(&self) -> std::path::PathBuf {
+        self.folder.path().join("bus.log")
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.shared.inner()
+    }
+
+    /// From the next connection on.
+    pub(crate) fn set_mode(&self, mode: Mode) {
+        self.inner().mode = mode;
+    }
+
+    /// Publishes an event on all three ways. Says whether the stream took it.
+    pub(crate) fn publish(&self, data: &str) -> bool {
+        self.log(data);
+        self.fold(data);
+        self.send(data)
+    }
+
+    /// The state changes and the log says so, but the stream never carries the frame.
+    pub(crate) fn publish_undelivered(&self, data: &str) {
+        self.log(data);
+        self.fold(data);
+    }
+
+    /// From now on the bus log names no sessions.
+    pub(crate) fn name_no_sessions(&self) {
+        self.inner().is_nameless = true;
+    }
+
+    /// Only the event's lines in the bus log, if opencode writes any.
+    pub(crate) fn log(&self, data: &str) {
+        let hint = capture::hint_line(data).filter(|_| !self.inner().is_nameless);
+        let lines = capture::log_line(data).into_iter().chain(hint).collect::<String>();
+        if !lines.is_empty() {
+            self.log_bytes(lines.as_bytes());
+        }
+    }
+
+    /// These bytes at the end of the bus log, in one write.
+    pub(crate) fn log_bytes(&self, bytes: &[u8]) {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
+        file.write_all(bytes).unwrap();
+    }
+
+    /// How many events the bus log announces, read the way the relay reads it.
+    pub(crate) fn announced(&self) -> usize {
+        let mut items = Vec::new();
+        Decoder::new().push(&std::fs::read(self.log_path()).unwrap(), &mut items);
+        items.iter().filter(|item| matches!(item, Item::Notice { .. })).count()
+    }
+
+    /// Only the event's effect on the state.
+    pub(crate) fn fold(&self, data: &str) {
+        self.inner().state.fold(&serde_json::from_str(data).unwrap());
+    }
+
+    /// Only the event's frame.
+    pub(crate) fn send(&self, data: &str) -> bool {
+        self.send_bytes(capture::frame(data).as_bytes())
+    }
+
+    /// These bytes of the stream's body, in one chunk. Says whether there is a stream.
+    pub(crate) fn send_bytes(&self, bytes: &[u8]) -> bool {
+        self.order(Order::Chunk(bytes.to_vec()))
+    }
+
+    fn order(&self, order: Order) -> bool {
+        let inner = self.inner();
+        let Some(stream) = &inner.stream else { return false };
+        match stream.try_send(order) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+            Err(mpsc::error::TrySendError::Full(_)) => panic!("more than {QUEUE} chunks wait"),
+        }
+    }
+
+    /// Drops the stream's connection inside its body; what is published from now on does not reach it.
+    pub(crate) fn cut(&self) {
+        self.end(Order::Cut);
+    }
+
+    /// Ends the stream properly.
+    pub(crate) fn finish(&self) {
+        self.end(Order::Finish);
+    }
+
+    fn end(&self, order: Order) {
+        self.order(order);
+        self.inner().stream = None;
+    }
+
+    /// A heartbeat, as opencode sends one every 10 s.
+    pub(crate) fn beat(&self) {
+        self.send(r#"{"payload":{"id":"evt_beat","type":"server.heartbeat","properties":{}}}"#);
+    }
+
+    /// Whether a stream is connected now.
+    pub(crate) fn has_stream(&self) -> bool {
+        self.inner().stream.as_ref().is_some_and(|stream| !stream.is_closed())
+    }
+
+    /// Waits until so many streams were granted, ever.
+    pub(crate) async fn granted(&self, count: usize) {
+        reach(&self.shared.granted, count, "granted").await;
+    }
+
+    /// Waits until so many streams were asked for, ever.
+    pub(crate) async fn asked(&self, count: usize) {
+        reach(&self.shared.asked, count, "asked for").await;
+    }
+
+    /// How many streams were granted so far.
+    pub(crate) fn grants(&self) -> usize {
+        *self.shared.granted.borrow()
+    }
+
+    /// How many requests came for a path.
+    pub(crate) fn requests(&self, path: &str) -> usize {
+        self.inner().requests.get(path).copied().unwrap_or_default()
+    }
+
+    /// How many streams were open at the same time, at most.
+    pub(crate) fn most_open(&self) -> usize {
+        self.inner().most_open
+    }
+}
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        self.stop.pull();
+    }
+}
+
+impl Shared {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn reach(counter: &watch::Sender<usize>, count: usize, what: &str) {
+    let mut seen = counter.subscribe();
+    let waited = tokio::time::timeout(SOON, seen.wait_for(|seen| *seen >= count)).await;
+    assert!(waited.is_ok(), "only {} streams were {what} within {SOON:?}, not {count}", *counter.borrow());
+}

@@ -56,6 +56,7 @@ impl Child {
             .arg0("opencode-relay")
             .args(["guard", "--"])
             .args(command)
+            .envs(options.environment.0.iter().map(|(name, value)| (name, value)))
             .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::piped())

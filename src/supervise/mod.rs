@@ -15,6 +15,7 @@ mod output;
 mod pass_on;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,13 +44,25 @@ pub struct Options {
     pub stop_grace: Duration,
     /// The program that has the `guard` subcommand. `None`: this one.
     pub guardian: Option<PathBuf>,
+    /// Variables that the command gets besides the relay's own.
+    pub environment: Environment,
+}
+
+/// Variables by name. Their values can be passwords, so they are not shown.
+#[derive(Clone, Default)]
+pub struct Environment(pub Vec<(&'static str, String)>);
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
 }
 
 impl Options {
     /// Starts `command`, with the default grace.
     #[must_use]
     pub fn new(command: Vec<String>) -> Self {
-        Self { command, stop_grace: DEFAULT_STOP_GRACE, guardian: None }
+        Self { command, stop_grace: DEFAULT_STOP_GRACE, guardian: None, environment: Environment::default() }
     }
 }
 

@@ -107,6 +107,24 @@ fn wait_until_gone(pids: &str) {
 }
 
 #[test]
+fn a_password_from_a_file_guards_the_command_too() {
+    let folder = TempDir::new().unwrap();
+    let password = folder.path().join("password");
+    fs::write(&password, "from the file\n").unwrap();
+    let script = write_script(&folder, "echo \"$OPENCODE_SERVER_USERNAME:$OPENCODE_SERVER_PASSWORD\" >&2\n");
+    let output = Command::new(RELAY)
+        .args(["run", "--listen", "127.0.0.1:0", "--username", "me", "--password-file"])
+        .arg(&password)
+        .args(["--", "sh"])
+        .arg(script)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.lines().any(|line| line == "me:from the file"), "{said}");
+}
+
+#[test]
 fn killing_the_relay_leaves_no_orphan() {
     // A wrapper with a child that has a child, as npm's opencode is.
     let script = format!(

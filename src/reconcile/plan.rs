@@ -10,6 +10,9 @@ pub(super) const BURST: u64 = 20;
 /// Least time between two reads of the same thing, in milliseconds.
 const SPACING: u64 = 60;
 
+/// How many questions' times are remembered before those are forgotten that hold nothing back any more.
+const ASKED: usize = 1024;
+
 /// Most questions in flight at once. opencode answers on the thread that runs its sessions.
 const IN_FLIGHT: usize = 4;
 
@@ -112,6 +115,9 @@ impl Plan {
                 let due = self.due.remove(&aspect)?;
                 self.last += 1;
                 self.reads += 1;
+                if self.asked.len() > ASKED {
+                    self.asked.retain(|_, asked| *asked + SPACING > now);
+                }
                 self.asked.insert(aspect.clone(), now);
                 let (path, directory) = (aspect.path(due.limit), aspect.directory().cloned());
                 self.flights.insert(self.last, Flight { aspect, began: step, silent: due.silent, limit: due.limit });

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 
 use opencode_relay::reconcile::Witness;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use proptest::test_runner::TestCaseError;
 
 use run::{Outcome, Settings, run};
@@ -26,7 +27,10 @@ fn fail(outcome: &Outcome, why: &str) -> TestCaseError {
 
 fn config() -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(100);
-    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 3000, ..ProptestConfig::default() }
+    // The same cases in every run, so that a red run means a change; RELAY_SEED tries others.
+    let seed = std::env::var("RELAY_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let rng_seed = RngSeed::Fixed(seed);
+    ProptestConfig { cases, rng_seed, failure_persistence: None, max_shrink_iters: 3000, ..ProptestConfig::default() }
 }
 
 fn nothing_wrong(outcome: &Outcome) -> Result<(), TestCaseError> {

@@ -181,7 +181,11 @@ impl Relay {
                 let stop_command = Stop::new();
                 let parts =
                     supervise::Parts { phase: phase_sender, log, stop: stop_command.clone(), tasks: tasks.clone() };
-                let mut command = std::pin::pin!(supervise::run(supervise::Options::new(command.clone()), parts));
+                let options = supervise::Options {
+                    environment: environment(&config),
+                    ..supervise::Options::new(command.clone())
+                };
+                let mut command = std::pin::pin!(supervise::run(options, parts));
                 tokio::select! {
                     exit = &mut command => exit?,
                     () = stop.pulled() => {
@@ -239,6 +243,20 @@ fn witness(witness: Witness) -> reconcile::Witness {
         Witness::Log => reconcile::Witness::Log,
         Witness::Stream => reconcile::Witness::Stream,
     }
+}
+
+/// What opencode is told besides what it inherits: a password from a file must guard opencode too, not the relay alone.
+fn environment(config: &Config) -> supervise::Environment {
+    supervise::Environment(
+        config
+            .credentials
+            .iter()
+            .flat_map(|credentials| {
+                let password = ("OPENCODE_SERVER_PASSWORD", credentials.password.reveal().to_owned());
+                [password, ("OPENCODE_SERVER_USERNAME", credentials.username.clone())]
+            })
+            .collect(),
+    )
 }
 
 fn warn_about(config: &Config, addresses: &[SocketAddr]) {

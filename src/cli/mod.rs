@@ -17,7 +17,6 @@ use clap::{Parser, Subcommand};
         Point your client at the relay instead of at opencode and change nothing else. Every REST call and WebSocket \
         passes through; the event streams are the relay's own.",
     after_help = "Exit codes: 0 good end, 1 failed, 2 wrong usage or settings; `run` hands on the code of the command it started.",
-    propagate_version = true,
     subcommand_required = true,
     arg_required_else_help = true
 )]

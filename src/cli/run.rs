@@ -34,29 +34,41 @@ SETTINGS
     override_usage = "opencode-relay run [OPTIONS] -- opencode serve [ARGUMENTS]\n       opencode-relay run [OPTIONS] --upstream http://HOST:PORT [--log SOURCE]"
 )]
 pub struct Flags {
-    /// Where clients connect; can be given several times [env: OPENCODE_RELAY_LISTEN, with commas] [default: 127.0.0.1:4097]
+    /// Where clients connect; can be given several times [default: 127.0.0.1:4097]
+    ///
+    /// [env: OPENCODE_RELAY_LISTEN, with commas]
     #[arg(long, value_name = "ADDRESS", help_heading = "Where")]
     pub listen: Vec<String>,
 
-    /// The opencode to stand beside, http://HOST:PORT; instead of a command [env: OPENCODE_RELAY_UPSTREAM]
+    /// The opencode to stand beside, http://HOST:PORT; instead of a command
+    ///
+    /// [env: OPENCODE_RELAY_UPSTREAM]
     #[arg(long, value_name = "URL", help_heading = "Where")]
     pub upstream: Option<String>,
 
-    /// Where the bus log of that opencode is read: file:PATH, dir:PATH (opencode's log folder), stdin or none; a command's log
-    /// comes from its standard error [env: OPENCODE_RELAY_LOG] [default: none]
+    /// Where the bus log of that opencode is read: file:PATH, dir:PATH (opencode's log folder), stdin or none; a
+    /// command's log comes from its standard error [default: none]
+    ///
+    /// [env: OPENCODE_RELAY_LOG]
     #[arg(long, value_name = "SOURCE", help_heading = "Witnesses")]
     pub log: Option<String>,
 
-    /// What is trusted: auto (all that is there), log (opencode's streams are never opened; rebuilt from log and state), or
-    /// stream (no log is read) [env: OPENCODE_RELAY_WITNESS] [default: auto]
+    /// What is trusted: auto (all that is there), log (opencode's streams are never opened; rebuilt from log and
+    /// state), or stream (no log is read) [default: auto]
+    ///
+    /// [env: OPENCODE_RELAY_WITNESS]
     #[arg(long, value_name = "auto|log|stream", help_heading = "Witnesses")]
     pub witness: Option<String>,
 
-    /// How long a log line may stay without its event before the state is read [env: OPENCODE_RELAY_GRACE] [default: 2s]
+    /// How long a log line may stay without its event before the state is read [default: 2s]
+    ///
+    /// [env: OPENCODE_RELAY_GRACE]
     #[arg(long, value_name = "DURATION", help_heading = "Witnesses")]
     pub grace: Option<String>,
 
-    /// Send events whose content nobody can supply with empty properties [env: OPENCODE_RELAY_EMIT_BARE] [default: false]
+    /// Send events whose content nobody can supply with empty properties [default: false]
+    ///
+    /// [env: OPENCODE_RELAY_EMIT_BARE]
     #[arg(
         long,
         value_name = "true|false",
@@ -67,44 +79,64 @@ pub struct Flags {
     )]
     pub emit_bare: Option<String>,
 
-    /// Where events are kept for clients that come back: memory [env: OPENCODE_RELAY_JOURNAL] [default: memory]
+    /// Where events are kept for clients that come back: memory [default: memory]
+    ///
+    /// [env: OPENCODE_RELAY_JOURNAL]
     #[arg(long, value_name = "memory", help_heading = "Clients")]
     pub journal: Option<String>,
 
-    /// How many bytes of events are kept [env: OPENCODE_RELAY_JOURNAL_BYTES] [default: 64MiB]
+    /// How many bytes of events are kept [default: 64MiB]
+    ///
+    /// [env: OPENCODE_RELAY_JOURNAL_BYTES]
     #[arg(long, value_name = "SIZE", help_heading = "Clients")]
     pub journal_bytes: Option<String>,
 
-    /// How long events are kept [env: OPENCODE_RELAY_JOURNAL_AGE] [default: 1h]
+    /// How long events are kept [default: 24h]
+    ///
+    /// [env: OPENCODE_RELAY_JOURNAL_AGE]
     #[arg(long, value_name = "DURATION", help_heading = "Clients")]
     pub journal_age: Option<String>,
 
-    /// How long a client may take nothing before its stream is ended [env: OPENCODE_RELAY_STALL_TIMEOUT] [default: 30s]
+    /// How long a client may take nothing before its stream is ended [default: 30s]
+    ///
+    /// [env: OPENCODE_RELAY_STALL_TIMEOUT]
     #[arg(long, value_name = "DURATION", help_heading = "Clients")]
     pub stall_timeout: Option<String>,
 
-    /// How long requests wait for opencode's first start [env: OPENCODE_RELAY_START_TIMEOUT] [default: 30s]
+    /// How long requests wait for opencode's first start [default: 30s]
+    ///
+    /// [env: OPENCODE_RELAY_START_TIMEOUT]
     #[arg(long, value_name = "DURATION", help_heading = "Clients")]
     pub start_timeout: Option<String>,
 
-    /// A file whose first line is opencode's password; instead of OPENCODE_SERVER_PASSWORD [env: OPENCODE_RELAY_PASSWORD_FILE]
+    /// A file whose first line is opencode's password; instead of OPENCODE_SERVER_PASSWORD
+    ///
+    /// [env: OPENCODE_RELAY_PASSWORD_FILE]
     #[arg(long, value_name = "FILE", help_heading = "Password")]
     pub password_file: Option<String>,
 
-    /// The user of that password; instead of OPENCODE_SERVER_USERNAME [env: OPENCODE_RELAY_USERNAME] [default: opencode]
+    /// The user of that password; instead of OPENCODE_SERVER_USERNAME [default: opencode]
+    ///
+    /// [env: OPENCODE_RELAY_USERNAME]
     #[arg(long, value_name = "NAME", help_heading = "Password")]
     pub username: Option<String>,
 
-    /// How the relay writes its own log [env: OPENCODE_RELAY_LOG_FORMAT] [default: text]
+    /// How the relay writes its own log [default: text]
+    ///
+    /// [env: OPENCODE_RELAY_LOG_FORMAT]
     #[arg(long, value_name = "text|json", help_heading = "Log and settings")]
     pub log_format: Option<String>,
 
-    /// What the relay logs: error, warn, info, debug, trace, or by module as info,opencode_relay::proxy=debug
-    /// [env: OPENCODE_RELAY_LOG_LEVEL] [default: info]
+    /// What the relay logs: error, warn, info, debug, trace, or by module as info,opencode_relay::proxy=debug [default:
+    /// info]
+    ///
+    /// [env: OPENCODE_RELAY_LOG_LEVEL]
     #[arg(long, value_name = "LEVEL", help_heading = "Log and settings")]
     pub log_level: Option<String>,
 
-    /// A TOML file with settings [env: OPENCODE_RELAY_CONFIG]
+    /// A TOML file with settings
+    ///
+    /// [env: OPENCODE_RELAY_CONFIG]
     #[arg(long, value_name = "FILE", help_heading = "Log and settings")]
     pub config: Option<PathBuf>,
 

@@ -140,8 +140,5 @@ fn scalar(value: toml::Value) -> Option<String> {
 }
 
 fn remedy_for_unknown(nearest: Option<String>, otherwise: &str) -> String {
-    nearest
-        .map_or_else(|| otherwise.to_owned(), |nearest| format!("Did you mean {nearest}?"))
-        .trim_end_matches('?')
-        .to_owned()
+    nearest.map_or_else(|| otherwise.to_owned(), |nearest| format!("Did you mean {nearest}?"))
 }

@@ -51,7 +51,8 @@ impl fmt::Display for Mistake {
         if let Some(origin) = &self.origin {
             write!(f, " ({origin})")?;
         }
-        write!(f, ": {}. {}.", self.problem, self.remedy)
+        let end = if self.remedy.ends_with('?') { "" } else { "." };
+        write!(f, ": {}. {}{end}", self.problem, self.remedy)
     }
 }
 

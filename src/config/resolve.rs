@@ -12,7 +12,7 @@ use crate::ingest::log::Source;
 /// Where clients connect: opencode's own port plus one, on this machine only.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4097);
 const JOURNAL_BYTES: u64 = 64 << 20;
-const JOURNAL_AGE: Duration = Duration::from_secs(60 * 60);
+const JOURNAL_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Above the 10 s between heartbeats, so that a client is only given up after it took none of two.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// opencode takes 1 to 8 s from its start to listening (FACTS §4).
@@ -197,7 +197,7 @@ fn add_log_missing(reader: &mut Reader<'_>, origin: &Origin) {
 /// The password from the file, else from opencode's own variable.
 fn credentials(reader: &mut Reader<'_>, input: &Input, warnings: &mut Vec<String>) -> Option<Credentials> {
     let password = match reader.given("password_file") {
-        Some(given) => Some(password_from(given, reader.mistakes)?),
+        Some(given) => password_from(given, reader.mistakes),
         None => opencode_variable(PASSWORD_VARIABLE, input, reader.mistakes),
     };
     let username = match reader.one("username", username) {

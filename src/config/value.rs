@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::{LogFormat, Upstream, Witness};
 use crate::ingest::log::Source;
@@ -45,13 +46,16 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, Wrong> {
 }
 
 pub(super) fn log_level(text: &str) -> Result<String, Wrong> {
-    match text.parse::<tracing_subscriber::filter::Targets>() {
-        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
-        _ => wrong(
-            "not a level or filter",
-            "Write error, warn, info, debug or trace, or levels by module as info,opencode_relay::proxy=debug",
-        ),
+    // Without `=` the filter's own parser would take a misspelt level for a module's name, and then log nothing.
+    let levels = text.split(',').filter(|part| !part.contains('='));
+    let known = levels.map(str::trim).all(|level| !level.is_empty() && level.parse::<LevelFilter>().is_ok());
+    if known && text.parse::<Targets>().is_ok() {
+        return Ok(text.to_owned());
     }
+    wrong(
+        "not a level or filter",
+        "Write error, warn, info, debug or trace, or levels by module as info,opencode_relay::proxy=debug",
+    )
 }
 
 pub(super) fn journal(text: &str) -> Result<(), Wrong> {

@@ -17,11 +17,16 @@ use http::{Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 use subtle::ConstantTimeEq;
+use tokio::time::{Instant, timeout};
 
 use crate::proxy::{self, Failure, Proxy, ProxyBody, answer, query};
 
 /// How long opencode may take to say whom it admits. The first question for a directory boots an instance: seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long one question about a client may take; then it is asked again. While opencode starts, it takes connections
+/// that it never answers; booting an instance takes seconds, and the next question finds it further on.
+const ATTEMPT: Duration = Duration::from_secs(10);
 
 /// The longest answer to `GET /path` that is read; real ones have a few hundred bytes.
 const ANSWER_LIMIT: usize = 64 << 10;
@@ -91,14 +96,17 @@ impl Admission {
         headers: &HeaderMap,
         peer: SocketAddr,
     ) -> Result<Grant, Refusal> {
-        match tokio::time::timeout(PATIENCE, self.ask(wants, uri, headers, peer)).await {
-            Ok(verdict) => verdict,
-            Err(_) => Err(own(
-                StatusCode::GATEWAY_TIMEOUT,
-                "UpstreamTimeoutError",
-                &format!("opencode did not say within {PATIENCE:?} whether you are admitted; is it overloaded?"),
-            )),
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            if let Ok(verdict) = timeout(ATTEMPT, self.ask(wants, uri, headers, peer)).await {
+                return verdict;
+            }
         }
+        Err(own(
+            StatusCode::GATEWAY_TIMEOUT,
+            "UpstreamTimeoutError",
+            &format!("opencode did not say within {PATIENCE:?} whether you are admitted; is it overloaded?"),
+        ))
     }
 
     async fn ask(&self, wants: Wants, uri: &Uri, headers: &HeaderMap, peer: SocketAddr) -> Result<Grant, Refusal> {

@@ -69,6 +69,14 @@ impl Aspect {
         }
     }
 
+    /// The session that it is about.
+    pub(super) fn session(&self) -> Option<&SessionId> {
+        match self {
+            Self::Session(id) | Self::Messages(id) | Self::Todo(id) | Self::Diff(id) => Some(id),
+            _ => None,
+        }
+    }
+
     /// How many entries to ask for at first.
     pub(super) fn limit(&self) -> usize {
         match self {

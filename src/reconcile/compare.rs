@@ -53,6 +53,8 @@ fn shape(what: &'static str) -> impl FnOnce(serde_json::Error) -> ShapeError {
 impl Session {
     /// The turn began.
     fn begin(&mut self, id: &str, status: &str, out: &mut Vec<Draft>) {
+        self.has_answer &= self.busy.is_some();
+        self.owes_idle = false;
         self.busy = Some(status.to_owned());
         self.ending = None;
         out.push(Draft::of_session("session.status", self, id, &format!(r#","status":{status}"#)));
@@ -104,9 +106,14 @@ impl Shadow {
             let here = session.place.directory.as_ref() == Some(directory);
             let listed = entries.0.iter().any(|(name, status)| **name == **id && !super::shadow::is_idle(status.get()));
             if here && !listed && session.busy.is_some() && session.stepped.status <= flight.began {
-                let ending = session.ending.get_or_insert(Ending { since: now, reads: 0 });
+                let ending = session.ending.get_or_insert(Ending { since: now, reads: 0, is_fresh: true });
                 ending.reads += 1;
+                ending.is_fresh = true;
                 over.push(id.clone());
+            }
+            if here && !listed && session.owes_idle && session.stepped.status <= flight.began && !flight.silent {
+                session.owes_idle = false;
+                out.push(Draft::of_session("session.idle", session, id, ""));
             }
         }
         Ok(over)

@@ -93,6 +93,11 @@ impl Ledger {
         self.alive = now;
     }
 
+    /// When the stream last showed life.
+    pub(super) fn last_alive(&self) -> u64 {
+        self.alive
+    }
+
     /// An event was made from the state.
     pub(super) fn recover(&mut self, kind: &str) {
         let account = self.account(&Arc::from(kind));
@@ -133,9 +138,9 @@ impl Ledger {
         self.notices > 0
     }
 
-    /// Whether the state owes an event of this type.
-    pub(super) fn owes(&self, kind: &str) -> bool {
-        self.accounts.get(kind).is_some_and(|account| account.owed > 0)
+    /// How many events of this type the state owes.
+    pub(super) fn owed(&self, kind: &str) -> u64 {
+        self.accounts.get(kind).map_or(0, |account| account.owed)
     }
 
     /// No witness can tell the content of this type: what is owed of it is lost.
@@ -203,7 +208,7 @@ mod tests {
         assert!(ledger.missing(10_000, Some(2000)).is_empty());
         ledger.deliver(&kind("b"), 10_001, true);
         assert_eq!(ledger.missing(10_002, Some(2000)), [kind("a")]);
-        assert!(ledger.owes("a"));
+        assert_eq!(ledger.owed("a"), 1);
         ledger.recover("a");
         assert_eq!(count(&ledger, "a"), Count { published: 1, recovered: 1, ..Count::default() });
     }

@@ -5,11 +5,13 @@
 //! healthy its events pass through and only leave their trace in the shadow. What the stream does not deliver — because
 //! there is none, it broke, or a line of the log stays unanswered — is read from the state and compared with the shadow.
 
+mod answers;
 mod aspect;
 mod compare;
 mod json;
 mod ledger;
 mod plan;
+mod reads;
 mod settle;
 mod shadow;
 
@@ -20,13 +22,20 @@ use bytes::Bytes;
 
 use crate::event::{Event, Origin, Place, fresh_id, quote};
 use aspect::{Aspect, Directory, Group, SessionId};
-use compare::{Draft, Facts, Found, Listing, Replies, ShapeError};
+use compare::{Draft, Replies, ShapeError};
 use ledger::Ledger;
-use plan::{BURST, Flight, Plan};
+use plan::{Flight, Plan};
+use reads::HEARD;
 use settle::Settle;
-use shadow::{SessionInfo, Shadow};
+use shadow::Shadow;
 
 pub use ledger::Count;
+
+/// Whether the state can tell the content of an event type, in parts at least (FACTS §3). The README has the table.
+#[must_use]
+pub fn is_told_by_state(kind: &str) -> bool {
+    Group::of(kind).is_some()
+}
 
 /// Which witnesses there are (DESIGN §1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,19 +140,8 @@ pub enum Effect {
 /// already shows may still be on its way in the stream (FACTS §2: up to 263 ms late against the log); it must win.
 const HOLD: u64 = 300;
 
-/// How long a session counts as active after something about it was seen, in milliseconds.
-const ACTIVE: u64 = 10_000;
-
 /// How often the status of a busy session is read when only the log can tell of its end, in milliseconds.
 const POLL: u64 = 5_000;
-
-/// How long a turn without a complete answer must be missing from the status map before its end is believed, in
-/// milliseconds, and how many reads must say so. The map may also miss a turn that has only just begun.
-const STALE: u64 = 1_500;
-const STALE_READS: u32 = 3;
-
-/// Most sessions remembered because the log named them.
-const HINTS: usize = 64;
 
 /// The upstream stream, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,19 +213,26 @@ impl Reconcile {
             Input::LogBroke if self.is_state_driven() => self.resync(now),
             Input::LogBroke => {}
             Input::StreamUp => {
-                self.ledger.alive(now.steady);
                 if std::mem::replace(&mut self.stream, Stream::Up) == Stream::Down {
+                    self.revive(self.ledger.last_alive(), now);
                     self.resync(now);
                 }
+                self.ledger.alive(now.steady);
             }
             Input::StreamDown => {
                 self.stream = Stream::Down;
+                self.plan.speak();
+                self.held.iter_mut().for_each(|(_, flight, _)| flight.silent = false);
+                self.revive(self.ledger.last_alive(), now);
                 let kinds = self.ledger.missing(now.steady, None);
                 self.owe(&kinds, now, effects);
             }
             Input::Event(event) => {
                 self.ledger.deliver(&event.kind, now.steady, self.options.witness != Witness::Stream);
                 self.pending_changed |= self.shadow.observe(&event);
+                if let Some(session) = event.session.as_ref().and_then(|id| self.shadow.sessions.get_mut(id)) {
+                    session.active = session.active.max(now.steady + HEARD);
+                }
                 if let Some(directory) = event.directory.filter(|directory| &**directory != "global") {
                     self.use_directory(&directory, now);
                 }
@@ -317,103 +322,6 @@ impl Reconcile {
         }
     }
 
-    fn hint(&mut self, session: &SessionId, now: Now) {
-        if !self.hints.contains(session) {
-            self.hints.push_back(session.clone());
-            if self.hints.len() > HINTS {
-                self.hints.pop_front();
-            }
-        }
-        // The id may be forged: it makes nothing but a read of what is known already.
-        if let Some(known) = self.shadow.sessions.get_mut(session) {
-            known.active = now.steady + ACTIVE;
-        } else if self.is_state_driven() {
-            self.plan.mark(Aspect::Sessions, now.steady + BURST);
-        }
-    }
-
-    /// The stream will not bring events of these types: the state has to.
-    fn owe(&mut self, kinds: &[Arc<str>], now: Now, effects: &mut Vec<Effect>) {
-        for kind in kinds {
-            let Some(group) = Group::of(kind) else {
-                self.ledger.write_off_unknown(kind);
-                if self.options.emit_bare {
-                    self.emit_bare(kind, now, effects);
-                }
-                continue;
-            };
-            // The text is not in the state before its part ends, and that has a notice of its own (FACTS §3).
-            if &**kind == "message.part.delta" {
-                self.settle.expect(now.steady);
-                continue;
-            }
-            self.expects_gone |= &**kind == "session.deleted";
-            self.want(group, now);
-        }
-    }
-
-    /// Reads what a group of notices is about.
-    fn want(&mut self, group: Group, now: Now) {
-        self.wanted.insert(group);
-        self.settle.restart(now.steady);
-        let at = now.steady + BURST;
-        if self.shadow.instances.is_empty() {
-            self.use_default(now);
-        }
-        let directories: Vec<Aspect> =
-            self.shadow.instances.keys().filter_map(|directory| group.of_directory(directory)).collect();
-        let sessions: Vec<Aspect> = self.active(now).filter_map(|session| group.of_session(session)).collect();
-        // Nobody knows whose notice it is: the list of sessions tells which moved.
-        let unclear = group == Group::Sessions || (directories.is_empty() && sessions.is_empty());
-        for aspect in directories.into_iter().chain(sessions).chain(unclear.then_some(Aspect::Sessions)) {
-            self.settle.touch(&aspect);
-            self.plan.mark(aspect, at);
-        }
-    }
-
-    /// Sessions that a notice could be about.
-    fn active(&self, now: Now) -> impl Iterator<Item = &SessionId> {
-        let active = move |session: &shadow::Session| session.busy.is_some() || session.active > now.steady;
-        self.shadow.sessions.iter().filter(move |(_, session)| active(session)).map(|(id, _)| id)
-    }
-
-    /// Reads everything that may have changed while nobody looked.
-    fn resync(&mut self, now: Now) {
-        self.expects_gone = true;
-        for group in Group::ALL {
-            self.want(group, now);
-        }
-    }
-
-    /// The server's own directory is in use, whichever that is.
-    fn use_default(&mut self, now: Now) {
-        if !std::mem::replace(&mut self.default_known, true) {
-            self.plan.mark(Aspect::Path, now.steady);
-        }
-    }
-
-    /// An instance runs there, so asking it boots nothing.
-    fn use_directory(&mut self, directory: &Directory, now: Now) {
-        if self.shadow.instances.contains_key(directory) {
-            return;
-        }
-        self.shadow.instance(directory);
-        if self.is_state_driven() {
-            self.settle.restart(now.steady);
-            self.plan.mark(Aspect::Sessions, now.steady);
-        }
-        for group in [Group::Status, Group::Permissions, Group::Questions, Group::Terminals, Group::Branch] {
-            let Some(aspect) = group.of_directory(directory) else { continue };
-            if self.is_state_driven() {
-                self.settle.touch(&aspect);
-                self.plan.mark(aspect, now.steady);
-            } else if matches!(group, Group::Status | Group::Permissions | Group::Questions) {
-                // Only so that a client with a gap can be told what is open: the stream brings everything else.
-                self.plan.mark_silent(aspect, now.steady);
-            }
-        }
-    }
-
     fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
         while self.held.front().is_some_and(|(at, ..)| *at <= now.steady || self.stream != Stream::Up) {
             if let Some((_, flight, answer)) = self.held.pop_front() {
@@ -445,173 +353,6 @@ impl Reconcile {
                 let directory = question.directory.or_else(|| any.clone());
                 effects.push(Effect::Ask { number: question.number, path: question.path, directory });
             }
-        }
-    }
-
-    fn answer(&mut self, flight: Flight, answer: Result<Bytes, Failure>, now: Now, effects: &mut Vec<Effect>) {
-        let mut drafts = Vec::new();
-        let aspect = flight.aspect.clone();
-        let text = match &answer {
-            Ok(body) => std::str::from_utf8(body).map_err(|_| Failure::Unanswered),
-            Err(failure) => Err(*failure),
-        };
-        match text {
-            Ok(text) => match self.compare(text, &flight, now, &mut drafts) {
-                Ok(()) => self.plan.succeeded(&aspect),
-                Err(error) => {
-                    effects.push(Effect::Misshapen(error));
-                    self.plan.failed(flight, now.steady);
-                }
-            },
-            Err(Failure::Missing) => self.missing(flight, now, &mut drafts),
-            Err(Failure::Unanswered) => {
-                self.plan.failed(flight, now.steady);
-            }
-        }
-        self.confirm_ends(&aspect, now, &mut drafts);
-        self.emit(drafts, now, effects);
-    }
-
-    fn compare(&mut self, text: &str, flight: &Flight, now: Now, out: &mut Vec<Draft>) -> Result<(), ShapeError> {
-        let facts = Facts {
-            since: self.since,
-            proves_turn: !self.ledger.has_notices()
-                || self.ledger.owes("session.status")
-                || self.ledger.owes("session.idle"),
-            end_announced: self.ledger.owes("session.idle"),
-            wall: now.wall,
-        };
-        let shadow = &mut self.shadow;
-        match &flight.aspect {
-            Aspect::Path => {
-                #[derive(serde::Deserialize)]
-                struct Paths {
-                    directory: String,
-                }
-                if let Ok(paths) = serde_json::from_str::<Paths>(text) {
-                    self.use_directory(&paths.directory.into(), now);
-                }
-            }
-            Aspect::Sessions => {
-                let listing = self.listing();
-                let listed = self.shadow.compare_sessions(text, flight, listing, out)?;
-                self.listed(listed, flight, now);
-            }
-            Aspect::Session(id) => {
-                let listing = self.listing();
-                if let Ok(info) = serde_json::from_str::<SessionInfo>(text) {
-                    if self.shadow.compare_session(text, &info, flight, listing, out) {
-                        self.moved(id, now);
-                    }
-                }
-            }
-            Aspect::Messages(id) => match shadow.compare_messages(id, text, flight, facts, out)? {
-                Found::Told => {}
-                Found::Ask(limit) => {
-                    self.plan.mark_more(flight.aspect.clone(), now.steady, limit, flight.silent);
-                }
-                Found::Homeless => {
-                    self.plan.mark(Aspect::Session(id.clone()), now.steady);
-                    self.plan.mark(flight.aspect.clone(), now.steady + BURST);
-                }
-            },
-            Aspect::Todo(id) => shadow.compare_todo(id, text, flight, out),
-            Aspect::Diff(id) => shadow.compare_diff(id, text, flight, out),
-            Aspect::Permissions(directory) => {
-                shadow.compare_permissions(directory, text, flight, &mut self.replies, out)?;
-                self.pending_changed = true;
-            }
-            Aspect::Questions(directory) => {
-                shadow.compare_questions(directory, text, flight, &mut self.replies, out)?;
-                self.pending_changed = true;
-            }
-            Aspect::Terminals(directory) => shadow.compare_terminals(directory, text, flight, out)?,
-            Aspect::Branch(directory) => shadow.compare_branch(directory, text, flight, out)?,
-            Aspect::Servers(directory) => shadow.compare_servers(directory, text, flight, out),
-            Aspect::Status(directory) => {
-                for session in shadow.compare_status(directory, text, flight, now.steady, out)? {
-                    self.plan.mark(Aspect::Messages(session), now.steady);
-                }
-                self.pending_changed = true;
-            }
-        }
-        Ok(())
-    }
-
-    fn listing(&self) -> Listing {
-        Listing {
-            since: self.since,
-            expects_new: self.ledger.owes("session.created") && !self.shadow.sessions.is_empty(),
-            expects_gone: self.expects_gone,
-        }
-    }
-
-    fn listed(&mut self, listed: compare::Listed, flight: &Flight, now: Now) {
-        for id in &listed.moved {
-            self.moved(id, now);
-        }
-        for id in listed.absent {
-            self.plan.mark(Aspect::Session(id), now.steady);
-        }
-        if listed.cut && flight.limit < 800 {
-            self.plan.mark_more(Aspect::Sessions, now.steady, flight.limit * 4, flight.silent);
-        }
-    }
-
-    /// A session changed: what was announced may be about it.
-    fn moved(&mut self, id: &SessionId, now: Now) {
-        let session = self.shadow.session(id);
-        session.active = now.steady + ACTIVE;
-        let directory = session.place.directory.clone();
-        if let Some(directory) = directory.filter(|_| self.hints.contains(id)) {
-            self.use_directory(&directory, now);
-        }
-        for group in self.wanted.clone() {
-            if let Some(aspect) = group.of_session(id) {
-                self.settle.touch(&aspect);
-                self.plan.mark(aspect, now.steady);
-            }
-        }
-    }
-
-    /// 404.
-    fn missing(&mut self, flight: Flight, now: Now, out: &mut Vec<Draft>) {
-        match flight.aspect {
-            Aspect::Session(id) => {
-                let of_session = [Group::Messages, Group::Todo, Group::Diff];
-                of_session
-                    .into_iter()
-                    .filter_map(|group| group.of_session(&id))
-                    .for_each(|aspect| self.forget(&aspect));
-                self.forget(&Aspect::Session(id.clone()));
-                self.shadow.compare_gone(&id, out);
-                self.pending_changed = true;
-            }
-            Aspect::Messages(id) | Aspect::Todo(id) | Aspect::Diff(id) => {
-                self.plan.mark(Aspect::Session(id), now.steady);
-            }
-            // A release without this question: nothing to learn there.
-            aspect => self.forget(&aspect),
-        }
-    }
-
-    fn forget(&mut self, aspect: &Aspect) {
-        self.plan.forget(aspect);
-        self.settle.forget(aspect);
-    }
-
-    /// Turns that the status map does not show any more end once their messages were read, or once it is clear that
-    /// they will never be complete.
-    fn confirm_ends(&mut self, aspect: &Aspect, now: Now, out: &mut Vec<Draft>) {
-        let Aspect::Messages(id) = aspect else { return };
-        let Some(session) = self.shadow.sessions.get_mut(id) else { return };
-        let Some(ending) = session.ending else { return };
-        let stale = ending.reads >= STALE_READS && now.steady >= ending.since + STALE;
-        if session.is_answered() || stale {
-            session.end(id, out);
-            self.pending_changed = true;
-        } else if let Some(directory) = session.place.directory.clone() {
-            self.plan.mark(Aspect::Status(directory), now.steady + STALE / 3);
         }
     }
 

@@ -10,12 +10,18 @@ pub(super) const BURST: u64 = 20;
 /// Least time between two reads of the same thing, in milliseconds.
 const SPACING: u64 = 60;
 
+/// How many questions' times are remembered before those are forgotten that hold nothing back any more.
+const ASKED: usize = 1024;
+
 /// Most questions in flight at once. opencode answers on the thread that runs its sessions.
 const IN_FLIGHT: usize = 4;
 
 /// First wait after a question that failed, in milliseconds; doubles up to [`RETRY_MOST`].
 const RETRY: u64 = 250;
 const RETRY_MOST: u64 = 8_000;
+
+/// How often a question may fail in a row before the accounts are closed without its answer: about 20 s.
+const PATIENCE: u32 = 6;
 
 /// A question on its way.
 #[derive(Debug)]
@@ -44,13 +50,21 @@ struct Due {
     limit: usize,
 }
 
+/// Answers to one question that were not usable, in a row.
+#[derive(Clone, Copy, Debug)]
+struct Failures {
+    count: u32,
+    /// When the first came.
+    since: u64,
+}
+
 /// Which questions are due, and which are on their way.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     due: BTreeMap<Aspect, Due>,
     flights: HashMap<u64, Flight>,
     asked: HashMap<Aspect, u64>,
-    failures: HashMap<Aspect, u32>,
+    failures: HashMap<Aspect, Failures>,
     last: u64,
     /// Questions asked, ever.
     pub(super) reads: u64,
@@ -79,6 +93,12 @@ impl Plan {
         due.limit = due.limit.max(limit);
     }
 
+    /// What was to be learnt silently has to be told: the stream that would have told it is gone.
+    pub(super) fn speak(&mut self) {
+        self.due.values_mut().for_each(|due| due.silent = false);
+        self.flights.values_mut().for_each(|flight| flight.silent = false);
+    }
+
     /// Takes the questions to ask now, with their numbers.
     pub(super) fn start(&mut self, now: u64, step: u64) -> Vec<Question> {
         let flying: Vec<Aspect> = self.flights.values().map(|flight| flight.aspect.clone()).collect();
@@ -95,6 +115,9 @@ impl Plan {
                 let due = self.due.remove(&aspect)?;
                 self.last += 1;
                 self.reads += 1;
+                if self.asked.len() > ASKED {
+                    self.asked.retain(|_, asked| *asked + SPACING > now);
+                }
                 self.asked.insert(aspect.clone(), now);
                 let (path, directory) = (aspect.path(due.limit), aspect.directory().cloned());
                 self.flights.insert(self.last, Flight { aspect, began: step, silent: due.silent, limit: due.limit });
@@ -113,11 +136,16 @@ impl Plan {
         self.failures.remove(aspect);
     }
 
+    /// Since when the answers are not usable, if they are not.
+    pub(super) fn failing_since(&self, aspect: &Aspect) -> Option<u64> {
+        self.failures.get(aspect).map(|failures| failures.since)
+    }
+
     /// The answer was not usable: asks again later. Says how often it failed in a row.
     pub(super) fn failed(&mut self, flight: Flight, now: u64) -> u32 {
-        let failures = self.failures.entry(flight.aspect.clone()).or_default();
-        *failures += 1;
-        let failures = *failures;
+        let failures = self.failures.entry(flight.aspect.clone()).or_insert(Failures { count: 0, since: now });
+        failures.count += 1;
+        let failures = failures.count;
         let wait = (RETRY << failures.min(6)).min(RETRY_MOST);
         self.mark_more(flight.aspect, now + wait, flight.limit, flight.silent);
         failures
@@ -132,9 +160,11 @@ impl Plan {
         self.due.iter().filter(|(aspect, _)| !flying(aspect)).map(|(_, due)| due.at).min()
     }
 
-    /// Whether nothing is due or on its way, but for questions that are due later than `until`.
+    /// Whether nothing is due or on its way, but for questions that are due later than `until` and do not make up for
+    /// an answer that failed.
     pub(super) fn is_quiet(&self, until: u64) -> bool {
-        self.flights.is_empty() && self.due.values().all(|due| due.at > until)
+        let waits = |aspect| self.failures.get(aspect).is_some_and(|failures| failures.count <= PATIENCE);
+        self.flights.is_empty() && self.due.iter().all(|(aspect, due)| due.at > until && !waits(aspect))
     }
 
     /// Forgets a thing that is gone.

@@ -3,6 +3,8 @@
 //! Contents are kept as fingerprints; texts are kept only where an event has to be made from what is gone (a deleted
 //! session) or told again after a gap (open permissions and questions, busy sessions).
 
+mod observe;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -10,14 +12,21 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::aspect::{Directory, SessionId};
-use super::json::{Told, fingerprint};
-use crate::event::{Event, Place};
+use super::json::Told;
+use crate::event::Place;
 
 /// Most sessions remembered; the longest unchanged is forgotten first. What is forgotten is told again when it moves.
 const SESSIONS: usize = 1024;
 
 /// Most messages remembered of one session, newest kept.
 const MESSAGES: usize = 2048;
+
+/// Most deletions remembered, of sessions and within a session. One is needed while an older answer is on its way.
+const GONE: usize = 64;
+
+/// What went away, with the step: an older answer may still show it.
+#[derive(Debug, Default)]
+pub(super) struct Gone(VecDeque<(Arc<str>, u64)>);
 
 /// What clients were told.
 #[derive(Debug, Default)]
@@ -28,6 +37,8 @@ pub(super) struct Shadow {
     /// The longest untouched first; every key of `sessions` once.
     order: VecDeque<SessionId>,
     pub(super) instances: BTreeMap<Directory, Instance>,
+    /// Sessions that were deleted.
+    pub(super) gone: Gone,
 }
 
 /// What clients were told about one session.
@@ -41,9 +52,17 @@ pub(super) struct Session {
     pub(super) updated: u64,
     /// The status other than idle, as JSON text.
     pub(super) busy: Option<String>,
+    /// The stream told the status idle and not yet `session.idle`, which follows it.
+    pub(super) owes_idle: bool,
+    /// The turn was told because of an answer, not because of the status map.
+    pub(super) was_proved: bool,
+    /// An answer began since the session is busy.
+    pub(super) has_answer: bool,
     /// The status map does not have the session any more, but its turn is not told to be over.
     pub(super) ending: Option<Ending>,
     pub(super) messages: HashMap<Arc<str>, Message>,
+    /// Messages and parts that were removed.
+    pub(super) gone: Gone,
     /// The messages' ids in the order they were told.
     message_order: VecDeque<Arc<str>>,
     /// Everything that happened in the session was told: it was created under our eyes or read before.
@@ -72,17 +91,23 @@ pub(super) struct Steps {
 pub(super) struct Ending {
     /// When the status map was first seen without the session, in milliseconds.
     pub(super) since: u64,
-    /// The shadow's step then: only messages read later can confirm the end.
+    /// How many reads of the map in a row said so.
     pub(super) reads: u32,
+    /// Its messages were not read since the map was. Later the map may have changed again.
+    pub(super) is_fresh: bool,
 }
 
 /// What clients were told about one message.
 #[derive(Debug, Default)]
 pub(super) struct Message {
+    /// The fingerprint of its object; 0 while clients were told of its parts alone.
     pub(super) info: u64,
-    pub(super) by_user: bool,
-    /// The message is an assistant's and complete or failed.
-    pub(super) finished: bool,
+    /// When it began, in milliseconds of Unix time.
+    pub(super) created: u64,
+    /// When the message was complete, in milliseconds of Unix time, if it is an assistant's and complete or failed.
+    pub(super) finished: Option<u64>,
+    /// It ended with a call of tools.
+    pub(super) is_step: bool,
     pub(super) parts: HashMap<Arc<str>, Part>,
     pub(super) step: u64,
 }
@@ -120,6 +145,8 @@ pub(super) struct Ask {
     /// The whole object, as JSON text.
     pub(super) text: String,
     pub(super) step: u64,
+    /// Clients were told; otherwise it was only learnt, for those who have a gap.
+    pub(super) told: bool,
 }
 
 /// The parts of a session's object that matter here.
@@ -155,12 +182,20 @@ pub(super) struct MessageInfo<'a> {
     pub(super) time: Times,
     #[serde(borrow, default)]
     pub(super) error: Option<&'a RawValue>,
+    #[serde(default)]
+    pub(super) finish: Option<String>,
 }
 
 impl MessageInfo<'_> {
-    /// Whether an assistant's message is complete or failed.
-    pub(super) fn finished(&self) -> bool {
-        self.role == "assistant" && (self.time.completed.is_some() || self.error.is_some())
+    /// Whether an assistant's message ended with a call of tools, after which its turn usually goes on.
+    pub(super) fn is_step(&self) -> bool {
+        self.error.is_none() && self.finish.as_deref() == Some("tool-calls")
+    }
+
+    /// When an assistant's message was complete; 0 if it failed before that.
+    pub(super) fn finished(&self) -> Option<u64> {
+        let is_over = self.role == "assistant" && (self.time.completed.is_some() || self.error.is_some());
+        is_over.then(|| millis(self.time.completed.unwrap_or_default()))
     }
 }
 
@@ -212,6 +247,7 @@ impl Shadow {
     /// Forgets a session that is gone.
     pub(super) fn remove(&mut self, id: &str) -> Option<Session> {
         self.order.retain(|known| **known != *id);
+        self.gone.push(id, self.step);
         self.sessions.remove(id)
     }
 
@@ -247,6 +283,28 @@ impl Shadow {
     }
 }
 
+impl Message {
+    /// Takes note of its object.
+    pub(super) fn learn(&mut self, info: &MessageInfo<'_>) {
+        self.created = millis(info.time.created);
+        (self.finished, self.is_step) = (info.finished(), info.is_step());
+    }
+}
+
+impl Gone {
+    fn push(&mut self, id: &str, step: u64) {
+        self.0.push_back((id.into(), step));
+        if self.0.len() > GONE {
+            self.0.pop_front();
+        }
+    }
+
+    /// Whether it went away after this step.
+    pub(super) fn since(&self, id: &str, step: u64) -> bool {
+        self.0.iter().any(|(gone, when)| **gone == *id && *when > step)
+    }
+}
+
 impl Session {
     /// The message, made if need be.
     pub(super) fn message(&mut self, id: &str) -> &mut Message {
@@ -277,9 +335,27 @@ impl Session {
         self.message_order.iter()
     }
 
-    /// Whether the newest message is an assistant's that is complete or failed.
+    /// The newest message.
+    ///
+    /// The stream may tell of an old message late, so the order in which they were told does not say which is newest.
+    fn newest(&self) -> Option<&Message> {
+        let messages = self.message_order.iter().filter_map(|id| self.messages.get(id));
+        messages.max_by_key(|message| message.created)
+    }
+
+    /// When the newest message was complete, if it is an assistant's that is complete or failed.
+    pub(super) fn answered(&self) -> Option<u64> {
+        self.newest().and_then(|message| message.finished)
+    }
+
+    /// Whether the newest message says that the turn is over.
     pub(super) fn is_answered(&self) -> bool {
-        self.message_order.back().and_then(|id| self.messages.get(id)).is_some_and(|message| message.finished)
+        self.newest().is_some_and(|message| message.finished.is_some() && !message.is_step)
+    }
+
+    /// A message or part is gone.
+    fn bury(&mut self, id: &str, step: u64) {
+        self.gone.push(id, step);
     }
 }
 
@@ -287,221 +363,6 @@ impl Session {
 pub(super) fn millis(time: f64) -> u64 {
     // `as` saturates, and a time before 1970 or NaN becomes 0.
     time as u64
-}
-
-#[derive(Deserialize)]
-struct Delta<'a> {
-    #[serde(rename = "messageID")]
-    message: &'a str,
-    #[serde(rename = "partID")]
-    part: &'a str,
-    field: &'a str,
-    #[serde(borrow)]
-    delta: std::borrow::Cow<'a, str>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Properties<'a> {
-    #[serde(borrow)]
-    info: Option<&'a RawValue>,
-    #[serde(borrow)]
-    part: Option<&'a RawValue>,
-    #[serde(borrow)]
-    status: Option<&'a RawValue>,
-    #[serde(borrow)]
-    todos: Option<&'a RawValue>,
-    #[serde(borrow)]
-    diff: Option<&'a RawValue>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
-    id: Option<String>,
-    #[serde(rename = "requestID")]
-    request: Option<String>,
-    #[serde(rename = "messageID")]
-    message: Option<String>,
-    #[serde(rename = "partID")]
-    part_id: Option<String>,
-    branch: Option<String>,
-}
-
-impl Shadow {
-    /// Takes note of what the stream told. Says whether a status, permission or question changed.
-    ///
-    /// An event in a shape we do not know is passed on to clients all the same; only the shadow learns nothing from it.
-    pub(super) fn observe(&mut self, event: &Event) -> bool {
-        self.step += 1;
-        let step = self.step;
-        let Ok(payload) = event.parts() else { return false };
-        let Some(properties) = payload.properties else { return false };
-        let text = properties.get();
-        let session = event.session.as_deref().unwrap_or_default();
-        if &*event.kind == "message.part.delta" {
-            // The hottest event: nothing but the text's progress is read.
-            if let Ok(delta) = serde_json::from_str::<Delta<'_>>(text)
-                && delta.field == "text"
-                && let Some(session) = self.sessions.get_mut(session)
-            {
-                let part = session.message(delta.message).parts.entry(delta.part.into()).or_default();
-                part.text.push(&delta.delta);
-                part.step = step;
-            }
-            return false;
-        }
-        let Ok(properties) = serde_json::from_str::<Properties<'_>>(text) else { return false };
-        self.observe_parts(event, session, text, &properties, step)
-    }
-
-    fn observe_parts(
-        &mut self,
-        event: &Event,
-        session: &str,
-        text: &str,
-        properties: &Properties<'_>,
-        step: u64,
-    ) -> bool {
-        let print = |raw: Option<&RawValue>| raw.and_then(|raw| fingerprint(raw.get()));
-        match &*event.kind {
-            "session.created" | "session.updated" => {
-                if let Some(raw) = properties.info
-                    && let (Some(print), Ok(info)) = (fingerprint(raw.get()), serde_json::from_str(raw.get()))
-                {
-                    let session = self.learn(raw.get(), print, &info);
-                    session.stepped.info = step;
-                    session.known |= &*event.kind == "session.created";
-                }
-                false
-            }
-            "session.deleted" => self.remove(session).is_some_and(|session| session.busy.is_some()),
-            "message.updated" => {
-                if let Some(raw) = properties.info
-                    && let (Some(print), Ok(info)) =
-                        (fingerprint(raw.get()), serde_json::from_str::<MessageInfo<'_>>(raw.get()))
-                {
-                    let message = self.session(session).message(&info.id);
-                    (message.info, message.step) = (print, step);
-                    (message.by_user, message.finished) = (info.role == "user", info.finished());
-                }
-                false
-            }
-            "message.part.updated" => {
-                if let Some(raw) = properties.part
-                    && let (Some(print), Ok(info)) =
-                        (fingerprint(raw.get()), serde_json::from_str::<PartInfo>(raw.get()))
-                {
-                    let message = self.session(session).message(&info.message);
-                    let part = message.parts.entry(info.id.as_str().into()).or_default();
-                    (part.print, part.step) = (print, step);
-                    part.text = Told::all(info.text.as_deref().unwrap_or_default());
-                }
-                false
-            }
-            "message.removed" => {
-                if let (Some(session), Some(message)) = (self.sessions.get_mut(session), &properties.message) {
-                    session.remove(message);
-                }
-                false
-            }
-            "message.part.removed" => {
-                if let (Some(session), Some(message), Some(part)) =
-                    (self.sessions.get_mut(session), &properties.message, &properties.part_id)
-                    && let Some(message) = session.messages.get_mut(message.as_str())
-                {
-                    message.parts.remove(part.as_str());
-                }
-                false
-            }
-            "session.status" => {
-                let place = Place { directory: event.directory.clone(), project: event.project() };
-                let session = self.session(session);
-                let status = properties.status.map(RawValue::get).filter(|status| !is_idle(status));
-                session.busy = status.map(str::to_owned);
-                session.ending = None;
-                session.stepped.status = step;
-                if session.place.directory.is_none() {
-                    session.place = place;
-                }
-                true
-            }
-            "session.idle" => {
-                let session = self.session(session);
-                session.stepped.status = step;
-                session.busy.take().is_some()
-            }
-            "session.error" => {
-                self.session(session).error = print(properties.error);
-                false
-            }
-            "todo.updated" => {
-                let session = self.session(session);
-                (session.todo, session.stepped.todo) = (print(properties.todos), step);
-                false
-            }
-            "session.diff" => {
-                let session = self.session(session);
-                (session.diff, session.stepped.diff) = (print(properties.diff), step);
-                false
-            }
-            _ => self.observe_instance(event, text, properties, step),
-        }
-    }
-
-    fn observe_instance(&mut self, event: &Event, text: &str, properties: &Properties<'_>, step: u64) -> bool {
-        let Some(directory) = &event.directory else { return false };
-        if &**directory == "global" {
-            return false;
-        }
-        let directory = directory.clone();
-        let instance = self.instance(&directory);
-        match &*event.kind {
-            kind @ ("permission.asked" | "question.asked") => {
-                let Some(id) = properties.id.clone() else { return false };
-                let ask = Ask { session: event.session.as_deref().map(str::to_owned), text: text.to_owned(), step };
-                let asks = if kind == "permission.asked" { &mut instance.permissions } else { &mut instance.questions };
-                asks.insert(id, ask);
-                true
-            }
-            "permission.replied" | "question.replied" | "question.rejected" => {
-                let Some(id) = &properties.request else { return false };
-                instance.answered.push_back((id.clone(), step));
-                if instance.answered.len() > 256 {
-                    instance.answered.pop_front();
-                }
-                instance.permissions.remove(id).is_some() | instance.questions.remove(id).is_some()
-            }
-            "pty.created" | "pty.updated" => {
-                if let Some(raw) = properties.info
-                    && let (Some(print), Ok(info)) =
-                        (fingerprint(raw.get()), serde_json::from_str::<Properties<'_>>(raw.get()))
-                    && let Some(id) = info.id
-                {
-                    instance.terminals.insert(id, print);
-                    instance.terminals_step = step;
-                }
-                false
-            }
-            "pty.exited" | "pty.deleted" => {
-                if let Some(id) = &properties.id {
-                    instance.terminals.remove(id);
-                    instance.terminals_step = step;
-                }
-                false
-            }
-            "vcs.branch.updated" => {
-                let branch = properties.branch.as_deref().map(crate::event::quote);
-                instance.branch = branch.as_deref().and_then(fingerprint);
-                instance.branch_step = step;
-                false
-            }
-            "server.instance.disposed" => {
-                // The instance's asks and terminals die with it; its sessions' turns end by the status map.
-                let busy = !instance.permissions.is_empty() || !instance.questions.is_empty();
-                *instance = Instance { project: instance.project.take(), ..Instance::default() };
-                busy
-            }
-            _ => false,
-        }
-    }
 }
 
 /// Whether a status, as JSON text, is idle.

@@ -15,7 +15,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::lifeline::{Ending, Report};
-use super::output::{self, Backlog, PassOn};
+use super::output::{self, Backlog};
+use super::pass_on::PassOn;
 use super::{Error, Options, Parts, Phase};
 
 /// How long the command's output is still read after its end: a process that left the group can keep the pipe open forever.
@@ -55,6 +56,7 @@ impl Child {
             .arg0("opencode-relay")
             .args(["guard", "--"])
             .args(command)
+            .envs(options.environment.0.iter().map(|(name, value)| (name, value)))
             .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::piped())

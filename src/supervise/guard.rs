@@ -30,8 +30,8 @@ const ORPHAN_GRACE: Duration = Duration::from_secs(5);
 /// How long what the command left behind may take to end after SIGTERM; then the relay kills the group.
 const LEFTOVER_GRACE: Duration = Duration::from_secs(2);
 
-/// How often to look for ended processes beside SIGCHLD, which can come before the process can be waited for.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often to look for ended processes without being told: signals that come together are told once.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A program that is not there or cannot be run, as shells say it.
 const NOT_FOUND: u8 = 127;

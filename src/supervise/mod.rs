@@ -12,8 +12,10 @@ mod child;
 pub mod guard;
 mod lifeline;
 mod output;
+mod pass_on;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,7 +27,7 @@ use crate::stop::{Stop, Tasks};
 use backoff::{Backoff, Verdict};
 use child::Child;
 use lifeline::Ending;
-use output::PassOn;
+use pass_on::PassOn;
 
 /// How long opencode may take to end after SIGTERM, unless the user says otherwise. It takes 40 to 440 ms (FACTS §4).
 pub const DEFAULT_STOP_GRACE: Duration = Duration::from_secs(10);
@@ -42,13 +44,25 @@ pub struct Options {
     pub stop_grace: Duration,
     /// The program that has the `guard` subcommand. `None`: this one.
     pub guardian: Option<PathBuf>,
+    /// Variables that the command gets besides the relay's own.
+    pub environment: Environment,
+}
+
+/// Variables by name. Their values can be passwords, so they are not shown.
+#[derive(Clone, Default)]
+pub struct Environment(pub Vec<(&'static str, String)>);
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
 }
 
 impl Options {
     /// Starts `command`, with the default grace.
     #[must_use]
     pub fn new(command: Vec<String>) -> Self {
-        Self { command, stop_grace: DEFAULT_STOP_GRACE, guardian: None }
+        Self { command, stop_grace: DEFAULT_STOP_GRACE, guardian: None, environment: Environment::default() }
     }
 }
 

@@ -3,13 +3,10 @@
 //! The readers here never wait for anybody but the command: a pipe that is not drained would hold opencode back. Who cannot
 //! keep up (the pipeline, our own standard error) gets less, and is told so.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{mpsc, oneshot};
 
+use super::pass_on::PassOn;
 use crate::ingest;
 use crate::ingest::log::decode::{Lines, Piece, Words};
 use crate::ingest::log::{self, Item, line};
@@ -19,12 +16,6 @@ const READ: usize = 64 * 1024;
 
 /// How many items may wait for room in the pipeline's queue. Then what follows is a gap.
 const BACKLOG_ITEMS: usize = 64 * 1024;
-
-/// How many chunks of output may wait for our standard error. Then output is left out, and counted.
-const PASS_ON_CHUNKS: usize = 256;
-
-/// How long the end of the output may take to be written.
-const PASS_ON_FINISH: Duration = Duration::from_secs(1);
 
 /// What opencode says on its standard output when it takes connections.
 const LISTENING: &[u8] = b"opencode server listening on http://";
@@ -225,91 +216,12 @@ impl Backlog {
     }
 }
 
-/// Writes to our standard error, on a thread of its own: when nobody reads that, the write hangs.
-#[derive(Clone, Debug)]
-pub(super) struct PassOn {
-    chunks: mpsc::Sender<Vec<u8>>,
-    left_out: Arc<AtomicU64>,
-    finished: Arc<tokio::sync::Mutex<Option<oneshot::Receiver<()>>>>,
-}
-
-impl PassOn {
-    /// To the relay's standard error.
-    pub(super) fn to_stderr() -> Self {
-        Self::to(std::io::stderr())
-    }
-
-    fn to(mut target: impl std::io::Write + Send + 'static) -> Self {
-        let (chunks, mut queue) = mpsc::channel::<Vec<u8>>(PASS_ON_CHUNKS);
-        let left_out = Arc::new(AtomicU64::new(0));
-        let (done, finished) = oneshot::channel();
-        let lost = left_out.clone();
-        let thread = std::thread::Builder::new().name("child-output".to_owned()).spawn(move || {
-            while let Some(chunk) = queue.blocking_recv() {
-                // A standard error that is closed is no reason to stop serving.
-                let _ = target.write_all(&chunk);
-                let lost = lost.swap(0, Ordering::Relaxed);
-                if lost > 0 {
-                    let _ = writeln!(target, "opencode-relay: {lost} bytes of the command's output were left out, because standard error took nothing");
-                }
-            }
-            let _ = target.flush();
-            let _ = done.send(());
-        });
-        if let Err(error) = thread {
-            tracing::warn!(%error, "no thread to pass the command's output on with");
-        }
-        Self { chunks, left_out, finished: Arc::new(tokio::sync::Mutex::new(Some(finished))) }
-    }
-
-    /// Writes whole lines, or leaves them out and counts them.
-    fn write(&self, lines: Vec<u8>) {
-        if lines.is_empty() {
-            return;
-        }
-        let length = lines.len() as u64;
-        if self.chunks.try_send(lines).is_err() {
-            self.left_out.fetch_add(length, Ordering::Relaxed);
-        }
-    }
-
-    /// Waits, for a short time, until all is written.
-    pub(super) async fn finish(self) {
-        let finished = self.finished.lock().await.take();
-        drop(self.chunks);
-        if let Some(finished) = finished {
-            let _ = tokio::time::timeout(PASS_ON_FINISH, finished).await;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use tokio::io::AsyncWriteExt;
 
+    use super::super::pass_on::tests::Written;
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Written {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl Written {
-        fn text(&self) -> String {
-            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-        }
-    }
 
     fn bus_line(kind: &str) -> String {
         format!("INFO  2026-11-23T00:39:15 +38ms service=bus type={kind} publishing\n")

@@ -2,11 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking, in its helpers too")]
 
+mod clients;
+mod command;
 mod faults;
 mod kit;
+mod layering;
+mod measure;
 mod proxy;
 mod real_auto;
 mod real_log;
+mod real_restart;
+mod reconcile;
 mod standin;
+mod supervise;
+mod supply;
 mod support;
 mod upstream;

@@ -23,6 +23,9 @@ const QUIET: Duration = Duration::from_millis(700);
 /// Nothing more comes within this.
 const SURPLUS_SPAN: Duration = Duration::from_millis(150);
 
+/// A relay that does not converge takes its time; so often is enough to see why.
+const MOST_FAILURES: usize = 3;
+
 /// Where opencode writes its log.
 #[derive(Clone, Copy)]
 enum Log {
@@ -40,6 +43,7 @@ struct Client {
 /// opencode, the relay that reads its log, and a folding client per directory.
 struct Scene {
     clients: Vec<Client>,
+    failures: Vec<String>,
     stage: Stage,
     relay: Relay,
     opencode: Opencode,
@@ -66,7 +70,7 @@ impl Scene {
             clients.push(Client { directory: directory.to_owned(), stream, fold: Fold::default() });
         }
         opencode.settle(QUIET).await;
-        Self { clients, stage, relay, opencode, _model: model }
+        Self { clients, failures: Vec::new(), stage, relay, opencode, _model: model }
     }
 
     /// Drives a situation and waits until every client knows all about it; prints the line of the table.
@@ -83,7 +87,8 @@ impl Scene {
         );
     }
 
-    /// Waits until every client holds what REST says and was told of the end of every turn, once.
+    /// Waits until every client holds what REST says and was told of the end of every turn, once. What is wrong is
+    /// kept: the other situations are worth knowing about too.
     async fn converge(&mut self, name: &str, did: &Did) {
         self.opencode.settle(QUIET).await;
         let deadline = Instant::now() + CONVERGE_LIMIT;
@@ -99,9 +104,20 @@ impl Scene {
                     return;
                 }
             }
-            assert!(Instant::now() < deadline, "{name}: {wrong:#?}\n{}", self.relay.output());
+            if Instant::now() > deadline {
+                self.failures.push(format!("{name}: {wrong:#?}"));
+                break;
+            }
             sleep(PAUSE).await;
         }
+        if self.failures.len() >= MOST_FAILURES {
+            self.finish();
+        }
+    }
+
+    /// Fails the test if anything was wrong.
+    fn finish(&self) {
+        assert!(self.failures.is_empty(), "{}\n{}", self.failures.join("\n"), self.relay.output());
     }
 
     async fn differences(&mut self, did: &Did) -> Vec<String> {
@@ -144,10 +160,13 @@ async fn log_converges(version: &'static str) {
     }
     for client in &scene.clients {
         let unlike = client.fold.deltas_unlike(&scene.opencode.api().within(&client.directory)).await;
-        assert_eq!(unlike, Vec::<String>::new(), "the deltas of a part are its text");
+        scene.failures.extend(unlike.iter().map(|unlike| format!("the deltas of a part are not its text: {unlike}")));
+        println!("| {version} | deltas ahead of their part in {}: {} |", client.directory, client.fold.orphans.len());
     }
-    let published = ledger::count(scene.opencode.published().split_off(first_line));
+    scene.finish();
     let added = Ledger::until(&scene.relay, &before, |ledger| {
+        // Counted anew each time: both sides may still grow.
+        let published = ledger::count(scene.opencode.published().split_off(first_line));
         let mut wrong = ledger.differences("published", &published, |counts| counts.published);
         wrong.extend(ledger.differences("delivered", &[].into(), |counts| counts.delivered));
         wrong
@@ -179,6 +198,7 @@ async fn a_log_folder_is_followed_through_a_restart() {
         for start in ["before", "after"] {
             scene.play(&format!("text turn, {start}"), |stage| Box::pin(situations::text_turn(stage))).await;
             scene.play(&format!("three sessions, {start}"), |stage| Box::pin(situations::three_sessions(stage))).await;
+            scene.finish();
             scene.check_no_stream();
             if start == "before" {
                 scene.opencode.restart().await;
@@ -196,6 +216,7 @@ async fn a_forged_line_makes_no_event() {
         let forged = ["session.deleted", "session.idle", "permission.asked", "todo.updated"];
         let did = situations::forge(&scene.stage, &forged).await;
         scene.converge("forged lines", &did).await;
+        scene.finish();
         let published = scene.opencode.published();
         assert!(
             forged.iter().all(|kind| published.iter().any(|line| line == kind)),
@@ -207,6 +228,7 @@ async fn a_forged_line_makes_no_event() {
         }
         // And what is true is still told.
         scene.play("a turn after them", |stage| Box::pin(situations::text_turn(stage))).await;
+        scene.finish();
     })
     .await;
 }

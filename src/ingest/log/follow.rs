@@ -3,12 +3,12 @@
 //! `tail` reads one open file; this module knows paths. A full queue to the pipeline holds back the reading of the file,
 //! never opencode: the file keeps what is not read yet.
 
-use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc;
 
+use super::folder::Folder;
 use super::tail::{Identity, READ, Read, Tail};
 use super::wake::Wake;
 use super::{Item, Message, Source};
@@ -29,7 +29,7 @@ pub async fn follow(source: Source, start: Start, out: Sender, stop: Stop) {
     let name = source.to_string();
     let place = match source {
         Source::File(path) => Place::File(path),
-        Source::Directory(path) => Place::Directory(path),
+        Source::Directory(path) => Place::Directory(Folder::new(path)),
         Source::Stdin => {
             let _ = stop.or(follow_reader(io::stdin(), name, &out)).await;
             return;
@@ -60,7 +60,8 @@ async fn follow_place(mut follower: Follower, out: &Sender) -> Result<(), Closed
         // It fails only when the runtime ends or the look panicked; both end this task.
         let Ok((returned, look)) = looked.await else { return Err(Closed) };
         follower = returned;
-        if let Some(path) = follower.path.clone().filter(|path| following.as_ref() != Some(path)) {
+        let found = follower.path.clone().filter(|_| !matches!(look.next, Next::Missing(_)));
+        if let Some(path) = found.filter(|path| following.as_ref() != Some(path)) {
             send(out, Message::Following { source: follower.place.describe(&path) }).await?;
             following = Some(path);
             last_reason = None;
@@ -130,7 +131,7 @@ async fn follow_reader(mut reader: impl io::Read + Send + 'static, name: String,
 #[derive(Debug)]
 enum Place {
     File(PathBuf),
-    Directory(PathBuf),
+    Directory(Folder),
 }
 
 impl Place {
@@ -141,7 +142,19 @@ impl Place {
                 Some(parent) if !parent.as_os_str().is_empty() => parent,
                 _ => Path::new("."),
             },
-            Self::Directory(path) => path,
+            Self::Directory(folder) => folder.path(),
+        }
+    }
+
+    /// The path to read on at, when it is not the file that is being read.
+    fn successor(&mut self, current: Option<&Path>, identity: Identity) -> Option<PathBuf> {
+        match self {
+            // While nothing is there, the old file may still be written to.
+            Self::File(path) => {
+                let now = Identity::from(&std::fs::metadata(&*path).ok()?);
+                (now != identity).then(|| path.clone())
+            }
+            Self::Directory(folder) => folder.after(current?.file_name()?),
         }
     }
 
@@ -197,9 +210,9 @@ impl Follower {
     }
 
     fn step(&mut self, items: &mut Vec<Item>) -> Next {
-        let Some(tail) = &mut self.tail else { return self.open_first() };
+        let Some(tail) = &mut self.tail else { return self.open_first(items) };
         // Looked up before reading: what the old file holds after the new one appeared is read before it is left.
-        let successor = successor(&self.place, self.path.as_deref(), tail.identity());
+        let successor = self.place.successor(self.path.as_deref(), tail.identity());
         match tail.read(&mut self.buffer, items) {
             Ok(Read::Some) => {
                 self.keep_own_starts(items);
@@ -224,30 +237,38 @@ impl Follower {
                 }
                 Some(path) => self.move_to(path, items),
             },
-            Err(error) => {
-                let path = self.path.take().unwrap_or_default();
-                self.tail = None;
-                items.push(Item::Gap { reason: "unreadable" });
-                missing(&path, &error)
-            }
+            // The position stays: what can be read again later is read on, not twice.
+            Err(error) => match successor {
+                None => missing(self.path.as_deref().unwrap_or(Path::new("")), &error),
+                Some(path) => {
+                    let next = self.move_to(path, items);
+                    if next == Next::Again {
+                        items.insert(0, Item::Gap { reason: "unreadable" });
+                    }
+                    next
+                }
+            },
         }
     }
 
     /// Opens the first file.
-    fn open_first(&mut self) -> Next {
+    fn open_first(&mut self, items: &mut Vec<Item>) -> Next {
         let start = std::mem::replace(&mut self.start, Start::Beginning);
-        let path = match &self.place {
+        let path = match &mut self.place {
             Place::File(path) => path.clone(),
-            Place::Directory(folder) => match newest(folder) {
-                Ok(Some(name)) => folder.join(name),
-                Ok(None) => return Next::Missing(no_log_in(folder)),
-                Err(error) => return missing(folder, &error),
+            Place::Directory(folder) => match folder.newest() {
+                Ok(Some(path)) => path,
+                Ok(None) => return Next::Missing(folder.why_none()),
+                Err(error) => return missing(folder.path(), &error),
             },
         };
         match Tail::open(&path, start) {
             Ok(tail) => {
                 self.tail = Some(tail);
                 self.path = Some(path);
+                if start == Start::Beginning && matches!(self.place, Place::Directory(_)) {
+                    items.push(Item::Started);
+                }
                 Next::Again
             }
             Err(error) => missing(&path, &error),
@@ -278,53 +299,6 @@ impl Follower {
     }
 }
 
-/// The path to read on at, when it is not the file that is being read.
-fn successor(place: &Place, current: Option<&Path>, identity: Identity) -> Option<PathBuf> {
-    match place {
-        // While nothing is there, the old file may still be written to.
-        Place::File(path) => {
-            let now = Identity::from(&std::fs::metadata(path).ok()?);
-            (now != identity).then(|| path.clone())
-        }
-        Place::Directory(folder) => {
-            let current = current?.file_name()?;
-            // The next one, not the newest: none is left out when opencode started twice between two looks.
-            let next = names(folder).ok()?.filter(|name| name.as_os_str() > current).min()?;
-            Some(folder.join(next))
-        }
-    }
-}
-
-/// The newest log in opencode's log folder.
-fn newest(folder: &Path) -> io::Result<Option<OsString>> {
-    Ok(names(folder)?.max())
-}
-
-/// The logs in opencode's log folder, which are named by their start: `2026-11-23T003914.log`. From 1.17 on there is also an
-/// `opencode.log` that several processes share and that has no bus lines.
-fn names(folder: &Path) -> io::Result<impl Iterator<Item = OsString>> {
-    let entries = std::fs::read_dir(folder)?;
-    Ok(entries.filter_map(|entry| Some(entry.ok()?.file_name())).filter(|name| is_log_name(name.as_encoded_bytes())))
-}
-
-fn is_log_name(name: &[u8]) -> bool {
-    const SHAPE: &[u8] = b"0000-00-00T000000.log";
-    let same = |(have, want): (&u8, &u8)| if *want == b'0' { have.is_ascii_digit() } else { have == want };
-    name.len() == SHAPE.len() && name.iter().zip(SHAPE).all(same)
-}
-
-fn no_log_in(folder: &Path) -> String {
-    let shown = folder.display();
-    if folder.join("opencode.log").exists() {
-        return format!(
-            "{shown} has only opencode.log, which opencode 1.17 and newer writes without bus lines; use --log none for those versions"
-        );
-    }
-    format!(
-        "{shown} has no log of opencode (YYYY-MM-DDTHHMMSS.log); start opencode without --print-logs, and check that this is its log folder"
-    )
-}
-
 fn missing(path: &Path, error: &io::Error) -> Next {
     let shown = path.display();
     let remedy = match error.kind() {
@@ -344,3 +318,6 @@ fn describe(error: &io::Error) -> String {
         _ => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,6 +69,18 @@ pub fn parse(line: &[u8]) -> Option<Meaning<'_>> {
     None
 }
 
+/// The arguments that an opencode process was started with, from its first line.
+#[must_use]
+pub fn started_with(line: &[u8]) -> Option<Vec<String>> {
+    const FIELD: &[u8] = b" args=";
+    if parse(line) != Some(Meaning::Started) {
+        return None;
+    }
+    let at = memchr::memmem::find(line, FIELD)? + FIELD.len();
+    // The array ends where it ends; other fields follow.
+    serde_json::Deserializer::from_slice(&line[at..]).into_iter().next()?.ok()
+}
+
 /// Whether a line is one of the bus, also one that announces nothing (`subscribing`).
 #[must_use]
 pub fn is_bus(line: &[u8]) -> bool {
@@ -215,6 +227,9 @@ mod tests {
     fn reads_the_first_line_of_a_process() {
         let line = "INFO  2026-11-23T00:39:14 +105ms service=default version=1.14.48 args=[\"serve\"] opencode";
         assert_eq!(parse(line.as_bytes()), Some(Meaning::Started));
+        let line = line.replace("[\"serve\"]", "[\"serve\",\"a b]\"] process_role=main");
+        assert_eq!(started_with(line.as_bytes()), Some(vec!["serve".to_owned(), "a b]".to_owned()]));
+        assert_eq!(started_with(BUS.as_bytes()), None);
         let line = "INFO  2026-11-23T00:39:14 +105ms service=default creating instance opencode";
         assert_eq!(parse(line.as_bytes()), None);
     }

@@ -4,6 +4,7 @@
 //! its content comes from the stream or the state.
 
 pub mod decode;
+mod folder;
 mod follow;
 pub mod line;
 mod source;
@@ -52,7 +53,7 @@ pub enum Item {
     Started,
     /// Bytes that could not be read as lines; what they announced is not known.
     Gap {
-        /// For people and for the counter's label: `line-too-long`, `truncated`, `queue-full`.
+        /// For people and for the counter's label: `line-too-long`, `truncated`, `unreadable`, `queue-full`.
         reason: &'static str,
     },
 }

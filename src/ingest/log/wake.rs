@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use inotify::{EventStream, Inotify, WatchMask};
 
 /// How long a change can go unnoticed when inotify says nothing.
@@ -15,6 +15,9 @@ const POLL: Duration = Duration::from_millis(250);
 /// How long to wait after a change before looking: opencode writes lines in bursts, and a folder may be busy with files
 /// that are not ours.
 const SETTLE: Duration = Duration::from_millis(2);
+
+/// How many changes are taken at once; the kernel's own limit (`fs.inotify.max_queued_events`).
+const QUEUED_CHANGES: usize = 16 * 1024;
 
 /// How many polls pass between two attempts to set the watch up.
 const POLLS_PER_ATTEMPT: u32 = 20;
@@ -43,7 +46,17 @@ impl Wake {
             return;
         };
         match tokio::time::timeout(POLL, changes.next()).await {
-            Ok(Some(Ok(_))) => tokio::time::sleep(SETTLE).await,
+            Ok(Some(Ok(_))) => {
+                tokio::time::sleep(SETTLE).await;
+                // What else is waiting is answered by the same look. At most what one queue of the kernel holds, so that a
+                // folder that never rests cannot keep us here.
+                for _ in 0..QUEUED_CHANGES {
+                    match changes.next().now_or_never() {
+                        Some(Some(Ok(_))) => {}
+                        _ => break,
+                    }
+                }
+            }
             Ok(Some(Err(_)) | None) => self.changes = None,
             Err(_poll) => {}
         }

@@ -25,6 +25,9 @@ pub const QUEUE: usize = 16;
 /// How long an answer may take, to its last byte.
 const ANSWER: Duration = Duration::from_secs(15);
 
+/// How long its head may take. While opencode starts, it takes connections that it never answers.
+const HEAD: Duration = Duration::from_secs(5);
+
 /// Most bytes of an answer. The biggest are a session's messages with their tools' output.
 const BODY: usize = 64 << 20;
 
@@ -58,8 +61,8 @@ pub enum AskError {
     #[error("ask opencode: {0}")]
     Broken(Box<dyn std::error::Error + Send + Sync>),
     /// The answer took too long.
-    #[error("ask opencode: no whole answer within {} s", ANSWER.as_secs())]
-    Slow,
+    #[error("ask opencode: no whole answer within {} s", .0.as_secs())]
+    Slow(Duration),
     /// An answer other than 200.
     #[error("ask opencode: it answered {0}")]
     Refused(StatusCode),
@@ -78,7 +81,7 @@ pub async fn run(mut asks: mpsc::Receiver<Ask>, upstream: UpstreamWatch, out: Se
             let question = stop.or(timeout(ANSWER, answer(&client, &upstream, &path, directory.as_deref()))).await;
             let answer = match question {
                 None => return,
-                Some(Err(_)) => Err(AskError::Slow),
+                Some(Err(_)) => Err(AskError::Slow(ANSWER)),
                 Some(Ok(answer)) => answer,
             };
             match &answer {
@@ -106,7 +109,8 @@ async fn answer(
         request = request.header(header::AUTHORIZATION, authorization);
     }
     let request = request.body(Empty::new()).map_err(|error| AskError::Broken(error.into()))?;
-    let response = client.request(request).await.map_err(|error| AskError::Broken(error.into()))?;
+    let head = timeout(HEAD, client.request(request)).await.map_err(|_| AskError::Slow(HEAD))?;
+    let response = head.map_err(|error| AskError::Broken(error.into()))?;
     if response.status() != StatusCode::OK {
         return Err(AskError::Refused(response.status()));
     }

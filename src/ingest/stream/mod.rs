@@ -24,12 +24,10 @@ pub use parse::Parser;
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// How long opencode may take for the head of its answer. A cold start boots an instance first.
-const HEAD: Duration = Duration::from_secs(30);
-
-/// How long clients go without events before the state takes over, while the head is still waited for: asking again would
-/// leave a listener behind in opencode.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long opencode may take for the head of its answer: at first, doubling up to the last with each failure. While it
+/// starts, opencode takes connections that it never answers, so the first wait is short; a slow one is waited for later,
+/// because asking again leaves a listener behind in it.
+const HEAD: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(30));
 
 /// How long the stream may show nothing. opencode's heartbeat comes every 10 s (FACTS §1).
 const SILENCE: Duration = Duration::from_secs(25);
@@ -122,9 +120,14 @@ pub async fn follow(mut upstream: UpstreamWatch, out: Sender, tasks: Tasks, stop
 
 fn back_off(failures: u32) -> Duration {
     use std::hash::{BuildHasher, RandomState};
-    let wait = BACK_OFF.0.saturating_mul(1 << failures.min(10)).min(BACK_OFF.1);
+    let wait = doubled(BACK_OFF, failures);
     let jitter = RandomState::new().hash_one(failures) % 256;
     wait.mul_f64(0.75 + f64::from(u8::try_from(jitter).unwrap_or(0)) / 512.0)
+}
+
+/// The first wait, doubled so many times, up to the last.
+fn doubled((first, last): (Duration, Duration), times: u32) -> Duration {
+    first.saturating_mul(1 << times.min(10)).min(last)
 }
 
 async fn connection(upstream: &Upstream, out: &Sender, tasks: &Tasks, failures: &mut u32) -> Ended {
@@ -152,17 +155,9 @@ async fn connection(upstream: &Upstream, out: &Sender, tasks: &Tasks, failures: 
         request = request.header(header::AUTHORIZATION, authorization);
     }
     let Ok(request) = request.body(Empty::<Bytes>::new()) else { return Ended::NoStream("nothing".into()) };
-    let mut answer = std::pin::pin!(sender.send_request(request));
-    let mut head = timeout(PATIENCE, &mut answer).await;
-    if head.is_err() {
-        let reason = Ended::Slow(PATIENCE).to_string();
-        if out.send(super::Message::Stream(Message::Down { reason })).await.is_err() {
-            return Ended::NoPipeline;
-        }
-        head = timeout(HEAD.saturating_sub(PATIENCE), answer).await;
-    }
-    let response = match head {
-        Err(_) => return Ended::Slow(HEAD),
+    let limit = doubled(HEAD, *failures);
+    let response = match timeout(limit, sender.send_request(request)).await {
+        Err(_) => return Ended::Slow(limit),
         Ok(Err(error)) => return Ended::Broken(error),
         Ok(Ok(response)) => response,
     };

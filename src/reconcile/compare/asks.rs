@@ -148,12 +148,11 @@ fn compare(
         let asked: Asked = serde_json::from_str(raw.get()).map_err(shape("an open ask"))?;
         let late = answered.iter().any(|(id, step)| *id == asked.id && *step > flight.began);
         if !told.contains_key(&asked.id) && !late {
-            let ask = Ask { session: asked.session.clone(), text: raw.get().to_owned(), step: 0 };
+            let ask = Ask { session: asked.session.clone(), text: raw.get().to_owned(), step: 0, told: false };
             told.insert(asked.id.clone(), ask);
-            if !flight.silent {
-                let session = asked.session.as_deref().map(Into::into);
-                out.push(Draft { kind, place: place.clone(), session, properties: raw.get().to_owned() });
-            }
+        }
+        if let Some(ask) = told.get_mut(&asked.id).filter(|_| !flight.silent) {
+            ask.tell(kind, place, out);
         }
         open.push(asked.id);
     }
@@ -162,7 +161,19 @@ fn compare(
         .filter(|(id, ask)| !open.contains(id) && ask.step <= flight.began)
         .map(|(id, _)| id.clone())
         .collect();
-    Ok(gone.into_iter().filter_map(|id| told.remove_entry(&id)).collect())
+    let mut gone: Vec<(String, Ask)> = gone.into_iter().filter_map(|id| told.remove_entry(&id)).collect();
+    gone.iter_mut().for_each(|(_, ask)| ask.tell(kind, place, out));
+    Ok(gone)
+}
+
+impl Ask {
+    /// Tells clients of it, if nobody did.
+    fn tell(&mut self, kind: &'static str, place: &Place, out: &mut Vec<Draft>) {
+        if !std::mem::replace(&mut self.told, true) {
+            let session = self.session.as_deref().map(Into::into);
+            out.push(Draft { kind, place: place.clone(), session, properties: self.text.clone() });
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::super::json::{Told, fingerprint};
 use super::super::plan::Flight;
-use super::super::shadow::{MessageInfo, PartInfo, Session, Shadow, millis};
+use super::super::shadow::{Message, MessageInfo, PartInfo, Session, Shadow, millis};
 use super::{Draft, ShapeError, shape};
 use crate::event::quote;
 
@@ -22,8 +22,10 @@ pub(in crate::reconcile) struct Facts {
     /// A new answer of the assistant proves a turn, also when the status map never showed it: short turns are over
     /// before they can be read.
     pub(in crate::reconcile) proves_turn: bool,
-    /// The log announced the end of a turn that was not told: two turns may follow each other without a pause.
-    pub(in crate::reconcile) end_announced: bool,
+    /// The session's instance is in use, so that its status map can tell the turn's end.
+    pub(in crate::reconcile) runs_here: bool,
+    /// How many ends the log announced that were not told: turns may follow each other without a pause.
+    pub(in crate::reconcile) ends_announced: u64,
     /// Unix time, in milliseconds.
     pub(in crate::reconcile) wall: u64,
 }
@@ -35,8 +37,6 @@ pub(in crate::reconcile) enum Found {
     Told,
     /// It does not reach back to what clients know: ask for so many.
     Ask(usize),
-    /// The session itself has to be read first: nobody knows its directory.
-    Homeless,
 }
 
 #[derive(Deserialize)]
@@ -70,9 +70,6 @@ impl Shadow {
             reads.push(Read { info, text: entry.info.get(), parts: entry.parts });
         }
         let session = self.session(id);
-        if session.place.directory.is_none() {
-            return Ok(Found::Homeless);
-        }
         let full = reads.len() >= flight.limit;
         let reaches = reads.first().is_none_or(|oldest| session.messages.contains_key(oldest.info.id.as_str()))
             && reads.iter().any(|read| read.info.role == "user");
@@ -83,6 +80,9 @@ impl Shadow {
         comparison.removed(&reads, full);
         let live = comparison.first_news(&reads);
         for (index, read) in reads.iter().enumerate() {
+            if comparison.session.gone.since(&read.info.id, flight.began) {
+                continue;
+            }
             comparison.message(read, index >= live)?;
         }
         session.known |= !flight.silent;
@@ -120,11 +120,13 @@ impl Comparison<'_> {
     /// Told messages that the state does not have any more. Only those can be judged that the answer reaches back to.
     fn removed(&mut self, reads: &[Read<'_>], full: bool) {
         let listed = |id: &Arc<str>| reads.iter().any(|read| *read.info.id == **id);
+        let oldest = reads.iter().map(|read| millis(read.info.time.created)).min().unwrap_or(0);
         let told: Vec<Arc<str>> = self.session.message_ids().cloned().collect();
-        let start = if full { told.iter().position(listed).unwrap_or(told.len()) } else { 0 };
-        for id in &told[start..] {
-            let newer = self.session.messages.get(id).is_some_and(|message| message.step > self.flight.began);
-            if !listed(id) && !newer {
+        for id in &told {
+            let gone = |message: &Message| {
+                message.step <= self.flight.began && (!full || message.info != 0 && message.created > oldest)
+            };
+            if !listed(id) && self.session.messages.get(id).is_some_and(gone) {
                 self.session.remove(id);
                 self.tell("message.removed", &format!(r#","messageID":{}"#, quote(id)));
             }
@@ -134,7 +136,8 @@ impl Comparison<'_> {
     fn message(&mut self, read: &Read<'_>, news: bool) -> Result<(), ShapeError> {
         let info = &read.info;
         let told = self.session.messages.get(info.id.as_str());
-        let is_new = told.is_none();
+        // The stream may have told of its parts alone.
+        let is_new = told.is_none_or(|told| told.info == 0);
         let newer = told.is_some_and(|told| told.step > self.flight.began);
         let print = fingerprint(read.text).unwrap_or_default();
         let changed = !newer && told.is_none_or(|told| told.info != print);
@@ -143,7 +146,8 @@ impl Comparison<'_> {
         }
         if !newer {
             let message = self.session.message(&info.id);
-            (message.info, message.by_user, message.finished) = (print, info.role == "user", info.finished());
+            message.info = print;
+            message.learn(info);
         }
         // A client needs the message before its parts; the word that it is complete comes after them.
         if news && changed && is_new {
@@ -158,18 +162,23 @@ impl Comparison<'_> {
 
     /// A message clients never heard of begins a turn, or proves that one has ended.
     fn turn(&mut self, info: &MessageInfo<'_>) {
-        let busy = self.session.busy.is_some();
-        // A prompt behind a finished answer: either the session was busy all along, or two turns follow each other too
-        // closely for the status map to show the pause. Seen without the session, or an end announced, it was a pause.
-        let paused = self.session.ending.is_some() || self.facts.end_announced;
-        if info.role == "user" && busy && self.session.is_answered() && paused {
-            self.facts.end_announced = false;
+        // A prompt that was sent before the answer was complete joined the turn, and one that came between two steps of
+        // a turn has no end announced.
+        let follows = self.session.answered().is_some_and(|answered| millis(info.time.created) >= answered);
+        let in_turn = self.session.busy.is_some() && self.session.has_answer;
+        let paused = self.session.ending.is_some() || self.facts.ends_announced > 0;
+        if info.role == "user" && in_turn && follows && paused {
+            self.facts.ends_announced = self.facts.ends_announced.saturating_sub(1);
             self.session.end(self.id, self.out);
         }
         // A fork copies answers into a new session; those are older than it.
-        let own = millis(info.time.created) >= self.session.created;
-        if info.role == "assistant" && self.session.busy.is_none() && own && self.facts.proves_turn {
-            self.session.begin(self.id, r#"{"type":"busy"}"#, self.out);
+        let is_own = millis(info.time.created) >= self.session.created.max(self.facts.since);
+        if info.role == "assistant" && is_own {
+            if self.session.busy.is_none() && self.facts.proves_turn && self.facts.runs_here {
+                self.session.begin(self.id, r#"{"type":"busy"}"#, self.out);
+                self.session.was_proved = true;
+            }
+            self.session.has_answer = true;
         }
     }
 
@@ -189,6 +198,9 @@ impl Comparison<'_> {
         let mut listed = Vec::with_capacity(read.parts.len());
         for raw in &read.parts {
             let info: PartInfo = serde_json::from_str(raw.get()).map_err(shape("a message part"))?;
+            if self.session.gone.since(&info.id, self.flight.began) {
+                continue;
+            }
             let print = fingerprint(raw.get()).unwrap_or_default();
             let part = self.session.message(message_id).parts.entry(info.id.as_str().into()).or_default();
             let same = part.print == print;

@@ -42,12 +42,16 @@ impl Shadow {
         let mut ids = Vec::with_capacity(entries.len());
         let mut oldest = u64::MAX;
         let mut drafts = Vec::new();
+        let newest = self.sessions.values().map(|session| session.created).max().unwrap_or(u64::MAX);
         for entry in &entries {
             // The list adds the project's object to each session; everything else is the session's own object.
             let text = entry.without("project");
             let info: SessionInfo = serde_json::from_str(&text).map_err(shape("a session"))?;
             oldest = oldest.min(millis(info.time.updated));
             let mut told = Vec::new();
+            // Both clocks may differ, but a session that was announced began after those that are known.
+            let expects_new = listing.expects_new && millis(info.time.created) > newest;
+            let listing = Listing { expects_new, ..listing };
             if self.compare_session(&text, &info, flight, listing, &mut told) {
                 listed.moved.push(info.id.as_str().into());
             }
@@ -84,9 +88,13 @@ impl Shadow {
         out: &mut Vec<Draft>,
     ) -> bool {
         let print = fingerprint(text).unwrap_or_default();
+        if self.gone.since(&info.id, flight.began) {
+            return false;
+        }
         let told = self.sessions.get(info.id.as_str());
         if told.is_some_and(|told| told.stepped.info > flight.began) {
-            return false;
+            // The stream was faster, and may have told only the end of what happened.
+            return true;
         }
         let told = told.and_then(|told| told.info.as_ref()).map(|(_, print)| *print);
         let (created, updated) = (millis(info.time.created), millis(info.time.updated));
@@ -108,6 +116,8 @@ impl Shadow {
 
     /// A session that the state does not know any more.
     pub(in crate::reconcile) fn compare_gone(&mut self, id: &str, out: &mut Vec<Draft>) {
+        // What is on its way may be older than this answer.
+        self.step += 1;
         let Some(mut session) = self.remove(id) else { return };
         if session.busy.is_some() {
             session.end(id, out);

@@ -31,8 +31,8 @@ pub(crate) struct Fold {
     pub(crate) idles: BTreeMap<String, usize>,
     /// How often each type came.
     pub(crate) types: BTreeMap<String, usize>,
-    /// What no client could make sense of.
-    pub(crate) complaints: Vec<String>,
+    /// Deltas of parts that were not announced: opencode sends none, its screens pass over them.
+    pub(crate) orphans: Vec<String>,
     taken: usize,
 }
 
@@ -125,19 +125,16 @@ impl Fold {
             self.deltas.entry(part.clone()).or_default().push_str(&delta);
         }
         let parts = &mut self.message(&key(&properties["sessionID"]), &message).parts;
-        match parts.get_mut(&part) {
-            Some(part) => {
-                let grown = format!("{}{delta}", part[&field].as_str().unwrap_or_default());
-                part[field] = Value::String(grown);
-            }
-            // opencode's own clients pass over it: the part comes whole right behind.
-            None => {}
+        // opencode's own clients pass over a delta of an unknown part: the part comes whole right behind.
+        if let Some(part) = parts.get_mut(&part) {
+            let grown = format!("{}{delta}", part[&field].as_str().unwrap_or_default());
+            part[field] = Value::String(grown);
         }
     }
 
     /// Everything in which this state is not what REST of that opencode says about the directories.
     pub(crate) async fn compare(&self, api: &Api, directories: &[&str]) -> Vec<String> {
-        let mut differences = self.complaints.clone();
+        let mut differences = Vec::new();
         for directory in directories {
             let api = api.within(directory);
             let mut report = |what: String, folded: &Value, state: &Value| {

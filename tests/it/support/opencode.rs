@@ -261,7 +261,8 @@ pub(crate) fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).unwrap().port()
 }
 
-fn binary(version: &str) -> PathBuf {
+/// The executable of a fetched release.
+pub(crate) fn binary(version: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/opencode").join(version).join("opencode");
     assert!(path.is_file(), "opencode {version} is not here; fetch it with: scripts/fetch-opencode {version}");
     path

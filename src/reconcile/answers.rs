@@ -1,0 +1,238 @@
+//! What follows from an answer: comparisons, further reads, and the ends of turns.
+
+use bytes::Bytes;
+
+use super::aspect::{Aspect, Group, SessionId};
+use super::compare::{Draft, Facts, Found, Listed, Listing, ShapeError};
+use super::plan::{BURST, Flight};
+use super::reads::ACTIVE;
+use super::shadow::SessionInfo;
+use super::{Effect, Failure, Now, POLL, Reconcile};
+
+/// How long a turn without a complete answer must be missing from the status map before its end is believed, in
+/// milliseconds, and how many reads must say so. The map may also miss a turn that has only just begun.
+const STALE: u64 = 1_500;
+const STALE_READS: u32 = 3;
+
+/// The same for a turn whose answer is complete, but whose end was not announced, or whose answer called tools, so that
+/// a next step may follow.
+const PAUSE: u64 = 250;
+const PAUSE_READS: u32 = 2;
+
+impl Reconcile {
+    pub(super) fn answer(
+        &mut self,
+        flight: Flight,
+        answer: Result<Bytes, Failure>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut drafts = Vec::new();
+        let aspect = flight.aspect.clone();
+        let text = match &answer {
+            Ok(body) => std::str::from_utf8(body).map_err(|_| Failure::Unanswered),
+            Err(failure) => Err(*failure),
+        };
+        match text {
+            Ok(text) => match self.compare(text, &flight, now, &mut drafts) {
+                Ok(()) => self.plan.succeeded(&aspect),
+                Err(error) => {
+                    effects.push(Effect::Misshapen(error));
+                    self.plan.failed(flight, now.steady);
+                }
+            },
+            Err(Failure::Missing) => self.missing(flight, now, &mut drafts),
+            Err(Failure::Unanswered) => {
+                self.plan.failed(flight, now.steady);
+            }
+        }
+        self.confirm_ends(&aspect, now, &mut drafts);
+        self.emit(drafts, now, effects);
+    }
+
+    fn compare(
+        &mut self,
+        text: &str,
+        flight: &Flight,
+        now: Now,
+        out: &mut Vec<Draft>,
+    ) -> Result<(), ShapeError> {
+        if flight.aspect.session().is_some_and(|id| self.shadow.gone.since(id, flight.began)) {
+            return Ok(());
+        }
+        if let Aspect::Messages(id) | Aspect::Todo(id) | Aspect::Diff(id) = &flight.aspect
+            && self.shadow.sessions.get(id).is_none_or(|known| known.info.is_none() || known.place.directory.is_none())
+        {
+            // Clients were not told of the session, or nobody knows its directory: it has to be read first.
+            let session = Aspect::Session(id.clone());
+            let wait = if self.plan.failing_since(&session).is_some() { POLL } else { BURST };
+            self.plan.mark(session, now.steady);
+            self.plan.mark(flight.aspect.clone(), now.steady + wait);
+            return Ok(());
+        }
+        let runs = |id: &SessionId| {
+            let place = self.shadow.sessions.get(id).and_then(|session| session.place.directory.as_ref());
+            place.is_some_and(|directory| self.shadow.instances.contains_key(directory))
+        };
+        let facts = Facts {
+            since: self.since,
+            runs_here: matches!(&flight.aspect, Aspect::Messages(id) if runs(id)),
+            proves_turn: !self.ledger.has_notices()
+                || self.ledger.owed("session.status") > 0
+                || self.ledger.owed("session.idle") > 0,
+            ends_announced: self.ledger.owed("session.idle"),
+            wall: now.wall,
+        };
+        let shadow = &mut self.shadow;
+        match &flight.aspect {
+            Aspect::Path => {
+                #[derive(serde::Deserialize)]
+                struct Paths {
+                    directory: String,
+                }
+                if let Ok(paths) = serde_json::from_str::<Paths>(text) {
+                    self.use_directory(&paths.directory.into(), now);
+                }
+            }
+            Aspect::Sessions => {
+                if let Some(since) = self.plan.failing_since(&flight.aspect).filter(|_| !flight.silent) {
+                    self.revive(since, now);
+                    // The accounts may have been closed meanwhile, but what was announced still has to be read.
+                    Group::ALL.into_iter().for_each(|group| self.want(group, now));
+                }
+                let listing = self.listing();
+                let listed = self.shadow.compare_sessions(text, flight, listing, out)?;
+                self.listed(listed, flight, now);
+            }
+            Aspect::Session(id) => {
+                let listing = self.listing();
+                if let Ok(info) = serde_json::from_str::<SessionInfo>(text)
+                    && self.shadow.compare_session(text, &info, flight, listing, out)
+                {
+                    self.moved(id, now);
+                }
+            }
+            Aspect::Messages(id) => match shadow.compare_messages(id, text, flight, facts, out)? {
+                Found::Told => self.watch_turn(id, now),
+                Found::Ask(limit) => {
+                    self.plan.mark_more(flight.aspect.clone(), now.steady, limit, flight.silent);
+                }
+            },
+            Aspect::Todo(id) => shadow.compare_todo(id, text, flight, out),
+            Aspect::Diff(id) => shadow.compare_diff(id, text, flight, out),
+            Aspect::Permissions(directory) => {
+                shadow.compare_permissions(directory, text, flight, &mut self.replies, out)?;
+                self.pending_changed = true;
+            }
+            Aspect::Questions(directory) => {
+                shadow.compare_questions(directory, text, flight, &mut self.replies, out)?;
+                self.pending_changed = true;
+            }
+            Aspect::Terminals(directory) => shadow.compare_terminals(directory, text, flight, out)?,
+            Aspect::Branch(directory) => shadow.compare_branch(directory, text, flight, out)?,
+            Aspect::Servers(directory) => shadow.compare_servers(directory, text, flight, out),
+            Aspect::Status(directory) => {
+                for session in shadow.compare_status(directory, text, flight, now.steady, out)? {
+                    self.plan.mark(Aspect::Messages(session), now.steady);
+                }
+                self.pending_changed = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// A turn that the messages proved ends by the status map, and nothing else may ever be announced of it.
+    fn watch_turn(&mut self, id: &SessionId, now: Now) {
+        let Some(session) = self.shadow.sessions.get_mut(id) else { return };
+        if session.busy.is_some()
+            && std::mem::take(&mut session.was_proved)
+            && let Some(directory) = session.place.directory.clone()
+        {
+            self.plan.mark(Aspect::Status(directory), now.steady);
+            self.pending_changed = true;
+        }
+    }
+
+    fn listing(&self) -> Listing {
+        Listing {
+            since: self.since,
+            expects_new: self.ledger.owed("session.created") > 0 && !self.shadow.sessions.is_empty(),
+            expects_gone: self.expects_gone,
+        }
+    }
+
+    fn listed(&mut self, listed: Listed, flight: &Flight, now: Now) {
+        for id in &listed.moved {
+            self.moved(id, now);
+        }
+        for id in listed.absent {
+            self.plan.mark(Aspect::Session(id), now.steady);
+        }
+        if listed.cut && flight.limit < 800 {
+            self.plan.mark_more(Aspect::Sessions, now.steady, flight.limit * 4, flight.silent);
+        }
+    }
+
+    /// A session changed: what was announced may be about it.
+    fn moved(&mut self, id: &SessionId, now: Now) {
+        let session = self.shadow.session(id);
+        session.active = session.active.max(now.steady + ACTIVE);
+        let directory = session.place.directory.clone();
+        if let Some(directory) = directory.filter(|_| self.hints.contains(id)) {
+            self.use_directory(&directory, now);
+        }
+        for group in self.wanted.clone() {
+            if let Some(aspect) = group.of_session(id) {
+                self.settle.touch(&aspect);
+                self.plan.mark(aspect, now.steady);
+            }
+        }
+    }
+
+    /// 404.
+    fn missing(&mut self, flight: Flight, now: Now, out: &mut Vec<Draft>) {
+        match flight.aspect {
+            Aspect::Session(id) => {
+                let of_session = [Group::Messages, Group::Todo, Group::Diff];
+                of_session
+                    .into_iter()
+                    .filter_map(|group| group.of_session(&id))
+                    .for_each(|aspect| self.forget(&aspect));
+                self.forget(&Aspect::Session(id.clone()));
+                self.shadow.compare_gone(&id, out);
+                self.pending_changed = true;
+            }
+            Aspect::Messages(id) | Aspect::Todo(id) | Aspect::Diff(id) => {
+                self.plan.mark(Aspect::Session(id), now.steady);
+            }
+            // A release without this question: nothing to learn there.
+            aspect => self.forget(&aspect),
+        }
+    }
+
+    fn forget(&mut self, aspect: &Aspect) {
+        self.plan.forget(aspect);
+        self.settle.forget(aspect);
+    }
+
+    /// Turns that the status map does not show any more end once their messages were read, or once it is clear that
+    /// they will never be complete.
+    fn confirm_ends(&mut self, aspect: &Aspect, now: Now, out: &mut Vec<Draft>) {
+        let Aspect::Messages(id) = aspect else { return };
+        let Some(session) = self.shadow.sessions.get_mut(id) else { return };
+        let Some(ending) = &mut session.ending else { return };
+        // The map also misses a turn that has only just begun, and short answers are complete by then.
+        let is_announced = !self.ledger.has_notices() || self.ledger.owed("session.idle") > 0;
+        let is_fresh = std::mem::take(&mut ending.is_fresh);
+        let ending = *ending;
+        let lasts = |reads, time| is_fresh && ending.reads >= reads && now.steady >= ending.since + time;
+        let is_paused = session.answered().is_some() && lasts(PAUSE_READS, PAUSE);
+        if is_fresh && session.is_answered() && is_announced || is_paused || lasts(STALE_READS, STALE) {
+            session.end(id, out);
+            self.pending_changed = true;
+        } else if let Some(directory) = session.place.directory.clone() {
+            let wait = if session.is_answered() { PAUSE } else { STALE / 3 };
+            self.plan.mark(Aspect::Status(directory), now.steady + wait);
+        }
+    }
+}

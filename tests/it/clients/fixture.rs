@@ -1,0 +1,262 @@
+//! What every client here meets: a release that the relay started, a recorder at opencode itself, and one turn.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::support::http::Api;
+use crate::support::model::ScriptedModel;
+use crate::support::opencode::Home;
+use crate::support::process::{Lines, Process};
+use crate::support::record::Record;
+use crate::support::relay::Relay;
+use crate::support::situations;
+use crate::support::sse::Stream;
+
+/// What any test here may take.
+const TEST_LIMIT: Duration = Duration::from_secs(58);
+/// How long a client may take for its next step; a cold start is in it.
+pub(super) const SOON: Duration = Duration::from_secs(20);
+/// Nothing more than expected comes within this.
+const SURPLUS_SPAN: Duration = Duration::from_millis(200);
+
+/// The turn of [`Served::turn`]: long enough that its first word cannot be mistaken for its end.
+const WORDS: usize = 25;
+const PROMPT: &str = "say hello WORDS=25 DELAY=100";
+
+/// What a turn cannot be followed without.
+pub(super) const TURN: [&str; 5] =
+    ["message.updated", "message.part.updated", "message.part.delta", "session.status", "session.idle"];
+
+/// Runs a test of this module, but not forever.
+pub(super) async fn bounded(test: impl Future<Output = ()>) {
+    timeout(TEST_LIMIT, Box::pin(test)).await.expect("the test takes too long");
+}
+
+/// A release behind the relay that started it.
+pub(super) struct Served {
+    /// What opencode publishes on the stream that is whole also where `/event` is broken.
+    pub(super) recorder: Stream,
+    pub(super) relay: Relay,
+    // After the relay: its folders must outlive opencode.
+    pub(super) home: Home,
+    pub(super) model: ScriptedModel,
+}
+
+impl Served {
+    pub(super) async fn start(version: &str) -> Self {
+        Self::start_with(|model| Home::new(version, model), &[]).await
+    }
+
+    pub(super) async fn start_with(home: impl FnOnce(&ScriptedModel) -> Home, more: &[&str]) -> Self {
+        let model = ScriptedModel::start().await.unwrap();
+        let home = home(&model);
+        let relay = Relay::parent(&home, "auto", more).await;
+        // The relay listens at once and holds requests until opencode does; nobody else would wait for it.
+        relay.api().get("/path").await;
+        let recorder = Stream::open(&relay.upstream(), "/global/event").await.unwrap();
+        Self { recorder, relay, home, model }
+    }
+
+    /// The URL of a path at the relay.
+    pub(super) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.relay.base())
+    }
+
+    /// Starts one of the programs that `scripts/fetch-clients` installs.
+    pub(super) fn tool(&self, program: &str, arguments: &[&str]) -> Process {
+        tool(program, arguments, &self.home.scratch())
+    }
+
+    /// The steps of the bug report, watched through a client that prints a line per event, until the turn is over.
+    /// Returns what the client saw from the session's beginning on.
+    pub(super) async fn turn(&self, client: &Process, see: impl Fn(&str) -> Option<Value>) -> Vec<Value> {
+        let lines = &client.stdout;
+        let wait = async |kind: &'static str| {
+            let found = lines.wait(0, SOON, |line| see(&line.text).filter(|event| event["type"] == kind)).await;
+            found.unwrap_or_else(|| panic!("no {kind} within {SOON:?}\n{}\n{}", client.output(), self.relay.output()));
+        };
+        wait("server.connected").await;
+        assert_eq!(seen(lines, &see)[0]["type"], "server.connected", "it comes first");
+
+        let session = create(&self.relay.api()).await;
+        assert_eq!(prompt(&self.relay.api(), &session, PROMPT).await, StatusCode::NO_CONTENT);
+        wait("message.part.delta").await;
+        let words = self.model.words_sent().load(Ordering::Relaxed);
+        assert!(words < WORDS, "the first delta came only after the whole answer");
+        wait("session.idle").await;
+
+        situations::settle(&self.recorder).await;
+        let published = self.published().len();
+        situations::until("the client to catch up", || async {
+            (since_session(seen(lines, &see), event_type).len() >= published).then_some(())
+        })
+        .await;
+        assert!(lines.quiet(SURPLUS_SPAN, SOON).await, "the client prints without end");
+        since_session(seen(lines, &see), event_type)
+    }
+
+    /// What opencode published for its own directory from the session's beginning on, as `/event` tells it: bytes.
+    pub(super) fn published(&self) -> Vec<String> {
+        let project = self.home.project();
+        let mut frames = self.recorder.frames();
+        frames.retain(|frame| frame.kind() != "sync" && frame.directory().as_ref() == Some(&project));
+        since_session(frames, |frame| frame.kind()).iter().map(|frame| frame.payload().to_owned()).collect()
+    }
+
+    /// The turn as a client saw it is the turn as opencode published it, and it can be followed.
+    pub(super) fn compare(&self, seen: &[Value]) {
+        let published =
+            Vec::from_iter(self.published().iter().map(|text| serde_json::from_str::<Value>(text).unwrap()));
+        assert_eq!(names(seen), names(&published));
+        assert_eq!(seen, published);
+        for kind in TURN {
+            let mut of_kind = seen.iter().filter(|event| event["type"] == kind).peekable();
+            assert!(of_kind.peek().is_some(), "no {kind}: {:?}", names(seen));
+            assert!(
+                of_kind.all(|event| event["properties"].as_object().is_some_and(|properties| !properties.is_empty()))
+            );
+        }
+    }
+}
+
+/// Makes a session and returns its id.
+pub(super) async fn create(api: &Api) -> String {
+    api.post("/session", &json!({})).await["id"].as_str().unwrap().to_owned()
+}
+
+/// Sends a prompt without waiting for the answer; returns the status.
+pub(super) async fn prompt(api: &Api, session: &str, text: &str) -> StatusCode {
+    let body = json!({"parts": [{"type": "text", "text": text}]});
+    api.send(Method::POST, &format!("/session/{session}/prompt_async"), Some(&body)).await.unwrap().status
+}
+
+/// The events that a client printed so far.
+pub(super) fn seen(lines: &Lines, see: impl Fn(&str) -> Option<Value>) -> Vec<Value> {
+    lines.from(0).iter().filter_map(|line| see(&line.text)).collect()
+}
+
+/// Only what opencode published from the session's beginning on: booting the instance publishes things too, some before
+/// a client is there, and greetings and heartbeats are each connection's own.
+pub(super) fn since_session<T>(mut events: Vec<T>, kind: impl Fn(&T) -> String) -> Vec<T> {
+    let start = events.iter().position(|event| kind(event) == "session.created");
+    events.drain(..start.unwrap_or(events.len()));
+    events.retain(|event| !matches!(kind(event).as_str(), "server.connected" | "server.heartbeat"));
+    events
+}
+
+/// The type of an event as a client shows it.
+pub(super) fn event_type(event: &Value) -> String {
+    event["type"].as_str().unwrap_or_default().to_owned()
+}
+
+fn names(events: &[Value]) -> Vec<String> {
+    events.iter().map(|event| format!("{} {}", event["type"], event["id"])).collect()
+}
+
+/// Starts an installed program; it finds nothing of the test's environment but `PATH`.
+pub(super) fn tool(program: &str, arguments: &[&str], home: &Path) -> Process {
+    let mut command = vec![find(program).to_str().unwrap().to_owned()];
+    command.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+    let home_text = home.to_str().unwrap();
+    let env =
+        [("PATH", std::env::var("PATH").unwrap()), ("HOME", home_text.to_owned()), ("TMPDIR", home_text.to_owned())];
+    Process::start(&command, &env.map(|(name, value)| (name.to_owned(), value)), home, None).unwrap()
+}
+
+/// Where a program is installed; the test fails with the way to get it where it is not.
+pub(super) fn find(program: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file());
+    found.unwrap_or_else(|| panic!("{program} is not installed; get what these tests need with: scripts/fetch-clients"))
+}
+
+/// A file of the clients' sources.
+pub(super) fn source(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(path)
+}
+
+/// Stands before the relay and breaks connections off in the middle of what they carry.
+pub(super) struct Cutter {
+    address: SocketAddr,
+    /// The head of the request on each connection.
+    pub(super) heads: Arc<Record<String>>,
+    _server: JoinSet<()>,
+}
+
+impl Cutter {
+    /// The n-th connection carries `budgets[n]` bytes towards the client; all after them are left alone.
+    pub(super) async fn start(relay: &Relay, budgets: &[usize]) -> Self {
+        let target = relay.base().strip_prefix("http://").unwrap().to_owned();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let heads = Arc::new(Record::new());
+        let (budgets, heads_in) = (budgets.to_vec(), Arc::clone(&heads));
+        let mut server = JoinSet::new();
+        server.spawn(async move {
+            let mut connections = JoinSet::new();
+            let mut budgets = budgets.into_iter();
+            while let Ok((client, _)) = listener.accept().await {
+                let budget = budgets.next().unwrap_or(usize::MAX);
+                let (target, heads) = (target.clone(), Arc::clone(&heads_in));
+                connections.spawn(async move {
+                    let Ok(relay) = TcpStream::connect(target).await else { return };
+                    let (from_client, to_client) = client.into_split();
+                    let (from_relay, to_relay) = relay.into_split();
+                    // Whatever ends first takes the other way, and so both sockets, with it.
+                    tokio::select! {
+                        () = ask(from_client, to_relay, &heads) => {}
+                        () = carry(from_relay, to_client, budget) => {}
+                    }
+                });
+            }
+        });
+        Self { address, heads, _server: server }
+    }
+
+    pub(super) fn base(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+/// Passes what the client sends, and writes its request's head down.
+async fn ask(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, heads: &Record<String>) {
+    let mut head = Some(Vec::new());
+    let mut bytes = vec![0; 8 << 10];
+    while let Ok(read @ 1..) = from.read(&mut bytes).await {
+        if let Some(begun) = &mut head {
+            begun.extend_from_slice(&bytes[..read]);
+            if begun.windows(4).any(|window| window == b"\r\n\r\n") {
+                heads.push(String::from_utf8_lossy(begun).into_owned());
+                head = None;
+            }
+        }
+        if to.write_all(&bytes[..read]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Passes so many bytes of the answer and no more.
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, budget: usize) {
+    let mut left = budget;
+    let mut bytes = vec![0; 8 << 10];
+    while left > 0 {
+        let room = left.min(bytes.len());
+        let Ok(read @ 1..) = from.read(&mut bytes[..room]).await else { return };
+        left -= read;
+        if to.write_all(&bytes[..read]).await.is_err() {
+            return;
+        }
+    }
+}

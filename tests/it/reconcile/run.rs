@@ -1,0 +1,485 @@
+//! One run: a script played to a [`Reconcile`] in virtual time, with a client that folds what comes out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use opencode_relay::event::{Event, Origin, Place};
+use opencode_relay::reconcile::{Count, Effect, Failure, Input, Now, Options, Reconcile, Witness};
+use serde_json::{Value, json};
+
+use super::model::{AWAY, Change, EPOCH, HOME, World};
+use super::script::{Dice, Happening, Script};
+
+/// How the witnesses behave.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) witness: Witness,
+    pub(super) seed: u64,
+    /// How late a line comes, at most.
+    pub(super) line_delay: u64,
+    /// How late a frame comes, at most.
+    pub(super) frame_delay: u64,
+    /// The stream breaks at the first time and is connected again at the second. What is on its way is lost.
+    pub(super) cuts: Vec<(u64, u64)>,
+    /// How long the break takes to be noticed.
+    pub(super) notice_cut: u64,
+    /// Frames, by number, that never come.
+    pub(super) dropped: BTreeSet<usize>,
+    /// Lines, by number, that never come.
+    pub(super) lost: BTreeSet<usize>,
+    /// Lines that come twice.
+    pub(super) doubled: BTreeSet<usize>,
+    /// Lines that come out of order, so much later than the others; negative is earlier.
+    pub(super) shifted: BTreeMap<usize, i64>,
+    /// Lines that nothing was published for.
+    pub(super) forged: Vec<(u64, &'static str)>,
+    /// When no question is answered.
+    pub(super) outages: Vec<(u64, u64)>,
+    /// How long to go on after the last happening.
+    pub(super) quiet: u64,
+}
+
+impl Settings {
+    pub(super) fn new(witness: Witness, seed: u64) -> Self {
+        Self {
+            witness,
+            seed,
+            line_delay: 5,
+            frame_delay: 40,
+            cuts: vec![],
+            notice_cut: 0,
+            dropped: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            doubled: BTreeSet::new(),
+            shifted: BTreeMap::new(),
+            forged: vec![],
+            outages: vec![],
+            quiet: 10_000,
+        }
+    }
+}
+
+/// What came out.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// What opencode holds at the end.
+    pub(super) world: World,
+    /// What the client holds at the end.
+    pub(super) fold: World,
+    /// Events made from the state, with their time.
+    pub(super) emitted: Vec<(u64, Event)>,
+    /// What must never happen.
+    pub(super) wrong: Vec<String>,
+    pub(super) counts: BTreeMap<String, Count>,
+    /// Lines given, by type.
+    pub(super) lines: BTreeMap<String, u64>,
+    pub(super) reads: u64,
+    pub(super) most_in_flight: usize,
+    pub(super) ticks: u64,
+    /// How often each question was asked.
+    pub(super) asked: BTreeMap<String, u64>,
+    /// How the session.idle of each session were told: by the stream or by us.
+    pub(super) idles: BTreeMap<String, u64>,
+    /// Everything in order, for a person who looks for the reason of a failure.
+    pub(super) trace: String,
+}
+
+impl Outcome {
+    /// Where the client differs from opencode.
+    pub(super) fn difference(&self) -> Option<String> {
+        let (world, fold) = (self.world.clone().bare(), self.fold.clone().bare());
+        (world != fold).then(|| {
+            let mut text = String::new();
+            for (name, world, fold) in [
+                ("sessions", json!(world.sessions), json!(fold.sessions)),
+                ("statuses", json!(world.statuses), json!(fold.statuses)),
+                ("todos", json!(world.todos), json!(fold.todos)),
+                ("diffs", json!(world.diffs), json!(fold.diffs)),
+                ("permissions", json!(world.permissions), json!(fold.permissions)),
+                ("questions", json!(world.questions), json!(fold.questions)),
+                ("messages", messages(&world), messages(&fold)),
+            ] {
+                if world != fold {
+                    let _ = writeln!(text, "{name}: opencode {world}\n{name}: client   {fold}");
+                }
+            }
+            text
+        })
+    }
+}
+
+fn messages(world: &World) -> Value {
+    world
+        .messages
+        .iter()
+        .map(|(session, messages)| {
+            let all: Value =
+                messages.iter().map(|(id, message)| json!([id, message.info, json!(message.parts)])).collect();
+            json!([session, all])
+        })
+        .collect()
+}
+
+enum What {
+    Happening(usize),
+    Line(Arc<str>),
+    Hint(Arc<str>),
+    Frame(usize),
+    Up,
+    Down,
+    Alive,
+    Compute(u64, String, String),
+    Deliver(u64, Result<Bytes, Failure>),
+    Tick,
+}
+
+/// Plays the script.
+pub(super) fn run(script: &Script, settings: &Settings) -> Outcome {
+    let mut run = Run::new(script, settings);
+    run.prepare();
+    run.go();
+    run.finish()
+}
+
+struct Run<'a> {
+    script: &'a Script,
+    settings: &'a Settings,
+    dice: Dice,
+    queue: BTreeMap<(u64, u64), What>,
+    queued: u64,
+    frames: Vec<Event>,
+    reconcile: Reconcile,
+    connected: bool,
+    in_use: BTreeSet<String>,
+    out: Outcome,
+}
+
+impl<'a> Run<'a> {
+    fn new(script: &'a Script, settings: &'a Settings) -> Self {
+        let options = Options { witness: settings.witness, grace: 2000, emit_bare: false };
+        let out = Outcome { world: script.before.clone(), fold: script.before.clone(), ..Outcome::default() };
+        Self {
+            script,
+            settings,
+            dice: Dice::new(settings.seed),
+            queue: BTreeMap::new(),
+            queued: 0,
+            frames: vec![],
+            reconcile: Reconcile::new(options, Now { steady: 0, wall: EPOCH }),
+            connected: false,
+            in_use: BTreeSet::from([HOME.to_owned()]),
+            out,
+        }
+    }
+
+    fn later(&mut self, at: u64, what: What) {
+        self.queued += 1;
+        self.queue.insert((at, self.queued), what);
+    }
+
+    fn has_stream(&self) -> bool {
+        self.settings.witness != Witness::Log
+    }
+
+    fn prepare(&mut self) {
+        let settings = self.settings;
+        if self.has_stream() {
+            self.later(1, What::Up);
+            for (down, up) in &settings.cuts {
+                self.later(down + settings.notice_cut, What::Down);
+                self.later(*up, What::Up);
+            }
+        }
+        let (mut line_clock, mut frame_clock, mut line) = (0, 0, 0);
+        for (index, (at, happening)) in self.script.happenings.iter().enumerate() {
+            self.later(*at, What::Happening(index));
+            match happening {
+                Happening::Publish { kind, directory, properties } => {
+                    line_clock = line_clock.max(at + self.dice.roll(settings.line_delay + 1));
+                    if settings.witness != Witness::Stream {
+                        self.lines(line, line_clock, (*kind).into());
+                    }
+                    line += 1;
+                    frame_clock = frame_clock.max(at + self.dice.roll(settings.frame_delay + 1));
+                    self.frame(frame_clock, kind, directory, properties);
+                }
+                Happening::Hint(session, _) if settings.witness != Witness::Stream => {
+                    line_clock = line_clock.max(*at);
+                    self.later(line_clock, What::Hint(session.as_str().into()));
+                }
+                _ => {}
+            }
+        }
+        for (at, kind) in &settings.forged {
+            self.later(*at, What::Line((*kind).into()));
+        }
+        if self.has_stream() {
+            let mut at = 5_000;
+            while at < self.end() {
+                self.later(at, What::Alive);
+                at += 10_000;
+            }
+        }
+    }
+
+    fn lines(&mut self, number: usize, at: u64, kind: Arc<str>) {
+        let settings = self.settings;
+        if settings.lost.contains(&number) {
+            return;
+        }
+        let shift = settings.shifted.get(&number).copied().unwrap_or(0);
+        let at = at.saturating_add_signed(shift).max(2);
+        if settings.doubled.contains(&number) {
+            let again = at + self.dice.roll(50);
+            self.later(again, What::Line(kind.clone()));
+        }
+        self.later(at, What::Line(kind));
+    }
+
+    fn frame(&mut self, at: u64, kind: &str, directory: &str, properties: &Value) {
+        let number = self.frames.len();
+        let place = Place { directory: Some(directory.into()), project: Some("p".into()) };
+        let session = properties["sessionID"].as_str();
+        let id = format!("evt_{number}");
+        self.frames.push(Event::made(Origin::Stream, kind, &place, session, &id, &properties.to_string()));
+        if self.has_stream() && !self.settings.dropped.contains(&number) {
+            self.later(at, What::Frame(number));
+        }
+    }
+
+    fn end(&self) -> u64 {
+        let forged = self.settings.forged.last().map_or(0, |(at, _)| *at);
+        let cuts = self.settings.cuts.last().map_or(0, |(_, up)| *up);
+        let outages = self.settings.outages.last().map_or(0, |(_, up)| *up);
+        self.script.over.max(forged).max(cuts).max(outages) + self.settings.quiet
+    }
+
+    fn go(&mut self) {
+        self.input(Input::Reachable(true), 0);
+        self.input(Input::InUse(None), 0);
+        let end = self.end();
+        let mut tick = None::<u64>;
+        loop {
+            let next = self.queue.first_key_value().map(|((at, _), _)| *at);
+            let at = [next, tick].into_iter().flatten().min();
+            let Some(at) = at.filter(|at| *at <= end) else { break };
+            let what = if next == Some(at) { self.queue.pop_first().unwrap().1 } else { What::Tick };
+            let ticked = matches!(what, What::Tick);
+            self.step(what, at);
+            let now = Now { steady: at, wall: EPOCH + at };
+            let _ = self.reconcile.pending(now);
+            let due = self.reconcile.next_tick(now);
+            if ticked && due.is_some_and(|due| due <= at) {
+                self.out.wrong.push(format!("{at}: after a tick the next is due in the past: {due:?}"));
+                break;
+            }
+            tick = due.map(|due| due.max(at));
+        }
+    }
+
+    fn finish(mut self) -> Outcome {
+        self.out.counts = self.reconcile.counts().map(|(kind, count)| (kind.to_string(), count.clone())).collect();
+        self.out.reads = self.reconcile.reads().0;
+        self.out
+    }
+
+    fn is_cut(&self, at: u64) -> bool {
+        self.settings.cuts.iter().any(|(down, up)| (*down..*up).contains(&at))
+    }
+
+    fn note(&mut self, at: u64, text: &str) {
+        let _ = writeln!(self.out.trace, "{at:6} {text}");
+    }
+
+    fn step(&mut self, what: What, at: u64) {
+        match what {
+            What::Happening(index) => {
+                let happening = self.script.happenings[index].1.clone();
+                self.happening(happening, at);
+            }
+            What::Line(kind) => {
+                self.note(at, &format!("line   {kind}"));
+                *self.out.lines.entry(kind.to_string()).or_default() += 1;
+                self.input(Input::Notice(kind), at);
+            }
+            What::Hint(session) => {
+                self.input(Input::Hint(session), at);
+            }
+            What::Frame(number) => {
+                if self.connected && !self.is_cut(at) {
+                    let event = self.frames[number].clone();
+                    self.note(at, &format!("frame  {}", text(&event)));
+                    self.fold(&event, at);
+                    self.input(Input::Event(event), at);
+                }
+            }
+            What::Up => {
+                self.note(at, "up");
+                self.connected = true;
+                self.input(Input::StreamUp, at);
+            }
+            What::Down => {
+                self.note(at, "down");
+                self.connected = false;
+                self.input(Input::StreamDown, at);
+            }
+            What::Alive if self.connected && !self.is_cut(at) => self.input(Input::StreamAlive, at),
+            What::Alive => {}
+            What::Compute(number, path, directory) => {
+                let answer = if self.settings.outages.iter().any(|(from, to)| (*from..*to).contains(&at)) {
+                    Err(Failure::Unanswered)
+                } else {
+                    self.out.world.answer(&path, &directory)
+                };
+                let later = at + self.dice.roll(31);
+                self.later(later, What::Deliver(number, answer));
+            }
+            What::Deliver(number, answer) => {
+                self.note(at, &format!("answer {number}"));
+                self.input(Input::Answer { number, answer }, at);
+            }
+            What::Tick => {
+                self.out.ticks += 1;
+                self.input(Input::Tick, at);
+            }
+        }
+    }
+
+    fn happening(&mut self, happening: Happening, at: u64) {
+        match happening {
+            Happening::Change(change) => {
+                if matches!(change, Change::Status(..) | Change::Part(..)) {
+                    self.note(at, &format!("state  {change:?}"));
+                }
+                self.out.world.change(change);
+            }
+            // An instance that publishes runs.
+            Happening::Publish { directory, .. } => {
+                self.in_use.insert(directory);
+            }
+            // Without a log, the request that began the turn tells where.
+            Happening::Hint(_, directory) if self.settings.witness == Witness::Stream => {
+                self.in_use.insert(directory.to_owned());
+                self.input(Input::InUse(Some(directory.into())), at);
+            }
+            Happening::Hint(..) => {}
+            Happening::InUse(directory) => {
+                self.in_use.insert(directory.clone());
+                self.input(Input::InUse(Some(directory.into())), at);
+            }
+            Happening::Write(path, body) => {
+                self.input(Input::Write { path, body: Bytes::from(body.to_string()) }, at);
+            }
+        }
+    }
+
+    fn input(&mut self, input: Input, at: u64) {
+        let mut effects = Vec::new();
+        self.reconcile.handle(input, Now { steady: at, wall: EPOCH + at }, &mut effects);
+        for effect in effects {
+            match effect {
+                Effect::Emit(event) => {
+                    self.note(at, &format!("EMIT   {}", text(&event)));
+                    self.check(&event, at);
+                    self.fold(&event, at);
+                    self.out.emitted.push((at, event));
+                }
+                Effect::Ask { number, path, directory } => {
+                    self.note(at, &format!("ask    {number} {path} {directory:?}"));
+                    if let Some(directory) = directory.as_deref().filter(|directory| !self.in_use.contains(*directory))
+                    {
+                        self.out.wrong.push(format!("{at}: asked {directory}, which is not in use"));
+                    }
+                    *self.out.asked.entry(path.clone()).or_default() += 1;
+                    let directory = directory.as_deref().unwrap_or(HOME).to_owned();
+                    let later = at + self.dice.roll(31);
+                    self.later(later, What::Compute(number, path, directory));
+                }
+                Effect::Misshapen(error) => self.out.wrong.push(format!("{at}: {error}")),
+            }
+        }
+        self.out.most_in_flight = self.out.most_in_flight.max(self.reconcile.reads().1);
+    }
+
+    fn fold(&mut self, event: &Event, at: u64) {
+        if let Err(error) = self.out.fold.fold(event, event.origin != Origin::Stream) {
+            self.out.wrong.push(format!("{at}: {error}"));
+        }
+        if &*event.kind == "session.idle" {
+            *self.out.idles.entry(event.session.as_deref().unwrap().to_owned()).or_default() += 1;
+        }
+    }
+
+    /// Whether the state supports an event that was made.
+    fn check(&mut self, event: &Event, at: u64) {
+        let payload = event.parts().unwrap();
+        let properties: Value = serde_json::from_str(payload.properties.unwrap().get()).unwrap();
+        let session = properties["sessionID"].as_str().unwrap_or_default().to_owned();
+        let content = match &*event.kind {
+            "session.created" | "session.updated" | "message.updated" => &properties["info"],
+            "message.part.updated" => &properties["part"],
+            "session.error" => &properties["error"],
+            "todo.updated" => &properties["todos"],
+            "session.diff" => &properties["diff"],
+            "permission.asked" | "question.asked" => &properties,
+            _ => &Value::Null,
+        };
+        let is_empty = *content == json!([]);
+        if !content.is_null() && !is_empty {
+            let since = self.script.truths.get(&content.to_string());
+            if since.is_none_or(|since| *since > at) {
+                self.out.wrong.push(format!("{at}: invented {}", text(event)));
+            }
+        }
+        if let Some(info) = self.script.before.sessions.get(&session).or(self.out.fold.sessions.get(&session))
+            && info["directory"] != *event.directory.as_deref().unwrap_or_default()
+        {
+            self.out.wrong.push(format!("{at}: wrong directory {}", text(event)));
+        }
+        match &*event.kind {
+            "session.deleted" if self.out.world.sessions.contains_key(&session) => {
+                self.out.wrong.push(format!("{at}: not deleted {}", text(event)));
+            }
+            "message.removed"
+                if self.out.world.messages.get(&session).is_some_and(|messages| {
+                    messages.contains_key(properties["messageID"].as_str().unwrap_or_default())
+                }) =>
+            {
+                self.out.wrong.push(format!("{at}: not removed {}", text(event)));
+            }
+            "session.idle" => self.check_idle(&session, at),
+            _ => {}
+        }
+    }
+
+    /// The end that is told now belongs to a turn that ended, and its texts were told before.
+    fn check_idle(&mut self, session: &str, at: u64) {
+        let told = self.out.idles.get(session).copied().unwrap_or(0);
+        let ended: Vec<_> =
+            self.script.finished.iter().filter(|turn| turn.session == session && turn.ended <= at).collect();
+        let Some(turn) = ended.get(usize::try_from(told).unwrap()) else {
+            if self.settings.witness == Witness::Log {
+                self.out.wrong.push(format!("{at}: {session}: an end more than the {} turns that ended", ended.len()));
+            }
+            return;
+        };
+        // With a stream, opencode's own repetitions of the end count, and not every end told is the next turn's.
+        let texts = if self.settings.witness == Witness::Log { turn.texts.as_slice() } else { &[] };
+        for (message, part, wanted) in texts {
+            let exists = self.out.world.messages.get(session).is_some_and(|all| all.contains_key(message));
+            let has = self.out.fold.messages.get(session).and_then(|all| all.get(message));
+            let has = has.and_then(|message| message.parts.get(part)).and_then(|part| part["text"].as_str());
+            if exists && has != Some(wanted) {
+                self.out.wrong.push(format!("{at}: {session}: the end before its text {wanted:?}, has {has:?}"));
+            }
+        }
+    }
+}
+
+fn text(event: &Event) -> String {
+    let payload: Value = serde_json::from_slice(&event.payload()).unwrap();
+    let away = if event.directory.as_deref() == Some(AWAY) { "away " } else { "" };
+    format!("{} {away}{}", event.kind, payload["properties"])
+}

@@ -50,13 +50,7 @@ impl Reconcile {
         self.emit(drafts, now, effects);
     }
 
-    fn compare(
-        &mut self,
-        text: &str,
-        flight: &Flight,
-        now: Now,
-        out: &mut Vec<Draft>,
-    ) -> Result<(), ShapeError> {
+    fn compare(&mut self, text: &str, flight: &Flight, now: Now, out: &mut Vec<Draft>) -> Result<(), ShapeError> {
         if flight.aspect.session().is_some_and(|id| self.shadow.gone.since(id, flight.began)) {
             return Ok(());
         }

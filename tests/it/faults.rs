@@ -5,6 +5,7 @@ mod cut;
 mod dropped;
 mod fan;
 mod lines;
+mod log_only;
 mod relay;
 mod replay;
 mod resume;

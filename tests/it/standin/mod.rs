@@ -69,6 +69,9 @@ struct Inner {
     open: usize,
     most_open: usize,
     is_nameless: bool,
+    /// How long an answer about the state is on its way, in milliseconds: from none up to this, by turns.
+    slowness: u64,
+    answers: u64,
 }
 
 struct Shared {
@@ -133,6 +136,11 @@ impl StandIn {
     /// From the next connection on.
     pub(crate) fn set_mode(&self, mode: Mode) {
         self.inner().mode = mode;
+    }
+
+    /// From now on answers about the state are old when they arrive, by up to this much.
+    pub(crate) fn answer_late(&self, by: Duration) {
+        self.inner().slowness = u64::try_from(by.as_millis()).unwrap();
     }
 
     /// Publishes an event on all three ways. Says whether the stream took it.

@@ -1,6 +1,7 @@
 //! The stand-in's HTTP, by hand: REST answers that are always right, and a stream that does what it is ordered to.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use opencode_relay::stop::{Stop, Tasks};
 use percent_encoding::percent_decode_str;
@@ -21,6 +22,15 @@ pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>, tasks: Tasks
         tasks.spawn("stand-in connection", async move {
             let _ = stop.or(serve(BufReader::new(socket), &shared)).await;
         });
+    }
+}
+
+impl Shared {
+    /// How long the next answer takes: a third, two thirds, or all of what is set.
+    fn late(&self) -> Duration {
+        let mut inner = self.inner();
+        inner.answers += 1;
+        Duration::from_millis(inner.slowness * (1 + inner.answers % 3) / 3)
     }
 }
 
@@ -70,6 +80,7 @@ async fn serve(mut socket: BufReader<TcpStream>, shared: &Arc<Shared>) -> std::i
             return stream(socket, shared).await;
         }
         let (status, kind, body) = answer(&request, shared);
+        tokio::time::sleep(shared.late()).await;
         let head = format!("HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", body.len());
         socket.write_all(format!("{head}{body}").as_bytes()).await?;
         socket.flush().await?;

@@ -112,9 +112,11 @@ impl Relay {
             "state witness",
             ingest::state::run(asks, upstream.clone(), inbox_sender.clone(), tasks.clone(), stop_ingest.clone()),
         );
+        // Alone, because an opencode that is told to end would look like a broken stream.
+        let stop_stream = stop_ingest.child();
         if config.witness != Witness::Log {
             let follow =
-                ingest::stream::follow(upstream.clone(), inbox_sender.clone(), tasks.clone(), stop_ingest.clone());
+                ingest::stream::follow(upstream.clone(), inbox_sender.clone(), tasks.clone(), stop_stream.clone());
             tasks.spawn("stream witness", follow);
         }
         if config.witness != Witness::Stream {
@@ -194,6 +196,7 @@ impl Relay {
                         tokio::select! {
                             exit = &mut command => exit?,
                             _ = &mut front => {
+                                stop_stream.pull();
                                 stop_command.pull();
                                 command.await?
                             }

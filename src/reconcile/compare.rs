@@ -69,6 +69,17 @@ impl Session {
     }
 }
 
+/// Takes note of a list and says whether clients have to be told. `step` is when the stream last told it.
+fn is_news(told: &mut Option<u64>, step: u64, text: &str, flight: &Flight) -> bool {
+    if step > flight.began {
+        return false;
+    }
+    let print = fingerprint(text);
+    // A session begins with an empty list, which nobody needs to be told.
+    let before = std::mem::replace(told, print).or_else(|| fingerprint("[]"));
+    before != print && !flight.silent
+}
+
 impl Shadow {
     /// The status map of an instance. Gives the sessions whose turn seems to be over; the end is told when their
     /// messages were read (a client that hears of the end reads what it has).
@@ -122,14 +133,8 @@ impl Shadow {
     /// A session's todo list.
     pub(super) fn compare_todo(&mut self, id: &str, text: &str, flight: &Flight, out: &mut Vec<Draft>) {
         let session = self.session(id);
-        if session.stepped.todo > flight.began {
-            return;
-        }
-        let print = fingerprint(text);
-        // A session begins with an empty list, which nobody needs to be told.
-        let told = session.todo.or_else(|| fingerprint("[]"));
-        session.todo = print;
-        if print != told && !flight.silent {
+        let (told, step) = (&mut session.todo, session.stepped.todo);
+        if is_news(told, step, text, flight) {
             out.push(Draft::of_session("todo.updated", session, id, &format!(r#","todos":{text}"#)));
         }
     }
@@ -137,13 +142,8 @@ impl Shadow {
     /// A session's file changes.
     pub(super) fn compare_diff(&mut self, id: &str, text: &str, flight: &Flight, out: &mut Vec<Draft>) {
         let session = self.session(id);
-        if session.stepped.diff > flight.began {
-            return;
-        }
-        let print = fingerprint(text);
-        let told = session.diff.or_else(|| fingerprint("[]"));
-        session.diff = print;
-        if print != told && !flight.silent {
+        let (told, step) = (&mut session.diff, session.stepped.diff);
+        if is_news(told, step, text, flight) {
             out.push(Draft::of_session("session.diff", session, id, &format!(r#","diff":{text}"#)));
         }
     }

@@ -49,7 +49,7 @@ impl Child {
             // Also after an upgrade replaced the file: the kernel keeps this link to the program that runs.
             None => Path::new("/proc/self/exe"),
         };
-        let failed = |source| Error::Guardian { program: guardian.display().to_string(), source };
+        let failed = |reason| Error::Guardian { program: guardian.display().to_string(), reason };
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let theirs = theirs.into_std().map_err(failed)?;
         let child = tokio::process::Command::new(guardian)
@@ -209,8 +209,8 @@ impl Child {
     }
 
     fn not_started(&self, errno: i32) -> Error {
-        let source = io::Error::from_raw_os_error(errno);
-        let remedy = match source.kind() {
+        let reason = io::Error::from_raw_os_error(errno);
+        let remedy = match reason.kind() {
             io::ErrorKind::NotFound if self.program.contains('/') => "Check the path",
             io::ErrorKind::NotFound => {
                 "It is not in PATH: install it (`npm install -g opencode-ai`), or give its whole path"
@@ -218,7 +218,7 @@ impl Child {
             io::ErrorKind::PermissionDenied => "Make it executable (`chmod +x`), or give another one",
             _ => "Check that it is a program for this machine",
         };
-        Error::Start { command: self.program.clone(), source, remedy }
+        Error::Start { command: self.program.clone(), reason, remedy }
     }
 }
 

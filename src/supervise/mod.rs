@@ -119,22 +119,22 @@ pub enum Error {
     #[error("start opencode: no command was given after `--`")]
     NoCommand,
     /// The command cannot be started; trying again would not help.
-    #[error("start `{command}`: {source}. {remedy}")]
+    #[error("start `{command}`: {reason}. {remedy}")]
     Start {
         /// The program.
         command: String,
         /// Why not.
-        source: std::io::Error,
+        reason: std::io::Error,
         /// What to do.
         remedy: &'static str,
     },
     /// The guardian cannot be started.
-    #[error("start the guardian of opencode, {program}: {source}")]
+    #[error("start the guardian of opencode, {program}: {reason}")]
     Guardian {
         /// The guardian's program.
         program: String,
         /// Why not.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
 }
 

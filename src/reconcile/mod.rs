@@ -388,3 +388,39 @@ impl Reconcile {
         effects.push(Effect::Emit(Event::made(Origin::Bare, kind, &self.shadow.place(directory), None, &id, "{}")));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(steady: u64) -> Now {
+        Now { steady, wall: 1_000_000 + steady }
+    }
+
+    #[test]
+    fn bare_events_are_made_only_for_those_who_want_them() {
+        for emit_bare in [false, true] {
+            let options = Options { witness: Witness::Log, grace: 2000, emit_bare };
+            let mut reconcile = Reconcile::new(options, at(0));
+            let mut effects = Vec::new();
+            reconcile.handle(Input::InUse(Some("/p".into())), at(0), &mut effects);
+            reconcile.handle(Input::Notice("file.edited".into()), at(1), &mut effects);
+            // The content of this one can be read, so nothing is made of its line.
+            reconcile.handle(Input::Notice("session.idle".into()), at(2), &mut effects);
+            let made: Vec<&Event> = effects
+                .iter()
+                .filter_map(|effect| if let Effect::Emit(event) = effect { Some(event) } else { None })
+                .collect();
+            assert_eq!(made.len(), usize::from(emit_bare));
+            for event in made {
+                assert_eq!(
+                    (&*event.kind, event.origin, event.directory.as_deref()),
+                    ("file.edited", Origin::Bare, Some("/p"))
+                );
+                assert_eq!(event.parts().unwrap().properties.unwrap().get(), "{}");
+            }
+            let count = reconcile.counts().find(|(kind, _)| &***kind == "file.edited").unwrap().1;
+            assert_eq!((count.published, count.no_source, count.pending), (1, 1, 0));
+        }
+    }
+}

@@ -9,6 +9,7 @@ mod kit;
 mod layering;
 mod measure;
 mod proxy;
+mod real_api;
 mod real_auto;
 mod real_log;
 mod real_restart;

@@ -1,4 +1,4 @@
-//! `--witness auto` in front of real releases: what the relay's streams carry is what opencode published, byte for byte.
+//! `--witness auto` and `stream` in front of real releases: what the relay's streams carry is what opencode published, byte for byte.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -120,11 +120,11 @@ struct Scene {
 }
 
 impl Scene {
-    async fn set(version: &'static str, log: &str) -> Self {
+    async fn set(version: &'static str, log: &str, witness: &str) -> Self {
         let model = ScriptedModel::start().await.unwrap();
         let opencode = Home::new(version, &model).start().await;
         let direct = Stream::open(&opencode.api(), "/global/event").await.unwrap();
-        let relay = Relay::beside(&opencode, log, "auto", &[]).await;
+        let relay = Relay::beside(&opencode, log, witness, &[]).await;
         let stage = Stage::set(&opencode, &model, &relay.api()).await;
         situations::settle(&direct).await;
         let mut clients = Vec::new();
@@ -164,7 +164,7 @@ impl Scene {
 
 /// All situations, driven through the relay.
 async fn auto_equals_global_event(version: &'static str, log: &str) {
-    let mut scene = Scene::set(version, log).await;
+    let mut scene = Scene::set(version, log, "auto").await;
     let has_log = log != "none";
     let before = if has_log { Ledger::read(&scene.relay.api()).await } else { Ledger::default() };
     let (first_line, first_frame) = (scene.line, scene.taken);
@@ -227,11 +227,28 @@ async fn auto_equals_global_event_1_18_34() {
     bounded(auto_equals_global_event("1.18.34", "none")).await;
 }
 
+/// `--witness stream` reads no log, and tells the same.
+#[tokio::test]
+async fn stream_equals_global_event_1_14_48() {
+    bounded(async {
+        let mut scene = Scene::set("1.14.48", "none", "stream").await;
+        for name in ["text turn", "permission asked", "instance disposed"] {
+            let (_, situation) = situations::ALL.iter().find(|(known, _)| *known == name).unwrap();
+            situation(&scene.stage).await;
+            scene.compare(name).await;
+        }
+        let status = scene.relay.api().get("/_relay/status").await;
+        assert_eq!(status["witnesses"]["log"]["state"], "none");
+        assert_eq!(status["witnesses"]["state"]["events"], 0);
+    })
+    .await;
+}
+
 /// A session's title can print lines that look like the log's. Nothing comes of them.
 #[tokio::test]
 async fn a_forged_line_makes_no_event() {
     bounded(async {
-        let mut scene = Scene::set("1.14.48", Relay::TEE).await;
+        let mut scene = Scene::set("1.14.48", Relay::TEE, "auto").await;
         let before = scene.opencode.published().len();
         situations::forge(&scene.stage, &["session.deleted", "session.idle", "permission.asked"]).await;
         situations::settle(&scene.direct).await;

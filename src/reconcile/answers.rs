@@ -75,6 +75,7 @@ impl Reconcile {
                 || self.ledger.owed("session.status") > 0
                 || self.ledger.owed("session.idle") > 0,
             ends_announced: self.ledger.owed("session.idle"),
+            unseen_since: self.unseen_since,
             wall: now.wall,
         };
         let shadow = &mut self.shadow;
@@ -91,6 +92,7 @@ impl Reconcile {
             Aspect::Sessions => {
                 if let Some(since) = self.plan.failing_since(&flight.aspect).filter(|_| !flight.silent) {
                     self.revive(since, now);
+                    self.unseen(since, now);
                     // The accounts may have been closed meanwhile, but what was announced still has to be read.
                     Group::ALL.into_iter().for_each(|group| self.want(group, now));
                 }
@@ -152,6 +154,7 @@ impl Reconcile {
             since: self.since,
             expects_new: self.ledger.owed("session.created") > 0 && !self.shadow.sessions.is_empty(),
             expects_gone: self.expects_gone,
+            unseen_since: self.unseen_since,
         }
     }
 

@@ -171,6 +171,8 @@ pub struct Reconcile {
     wanted: BTreeSet<Group>,
     /// A deleted session may have to be found.
     expects_gone: bool,
+    /// Nobody looked since that time, in milliseconds of Unix time; being mended.
+    unseen_since: Option<u64>,
     hints: VecDeque<SessionId>,
     /// Answers that wait, by the time they are compared.
     held: VecDeque<(u64, Flight, Result<Bytes, Failure>)>,
@@ -197,6 +199,7 @@ impl Reconcile {
             default_known: false,
             wanted: BTreeSet::new(),
             expects_gone: false,
+            unseen_since: None,
             hints: VecDeque::new(),
             held: VecDeque::new(),
             next_poll: 0,
@@ -340,6 +343,7 @@ impl Reconcile {
             self.ledger.write_off();
             self.wanted.clear();
             self.expects_gone = false;
+            self.unseen_since = None;
         }
         if self.polls() && self.next_poll <= now.steady {
             self.next_poll = now.steady + POLL;

@@ -16,6 +16,9 @@ pub(super) const HEARD: u64 = 30_000;
 /// Most sessions remembered because the log named them.
 const HINTS: usize = 64;
 
+/// How much opencode's clock and the time of a lost event may be off, in milliseconds.
+const SLACK: u64 = 1_000;
+
 impl Reconcile {
     pub(super) fn hint(&mut self, session: &SessionId, now: Now) {
         if !self.hints.contains(session) {
@@ -89,9 +92,16 @@ impl Reconcile {
         }
     }
 
+    /// Nobody looked since that time, on the steady clock.
+    pub(super) fn unseen(&mut self, since: u64, now: Now) {
+        let since = now.wall.saturating_sub(now.steady.saturating_sub(since) + SLACK);
+        self.unseen_since = Some(self.unseen_since.map_or(since, |before| before.min(since)));
+    }
+
     /// Reads everything that may have changed while nobody looked.
     pub(super) fn resync(&mut self, now: Now) {
         self.expects_gone = true;
+        self.unseen(self.ledger.last_alive(), now);
         for group in Group::ALL {
             self.want(group, now);
         }

@@ -112,6 +112,13 @@ pub(super) struct Message {
     pub(super) step: u64,
 }
 
+impl Message {
+    /// The step at which the stream last told something of it or of a part of it.
+    pub(super) fn last_step(&self) -> u64 {
+        self.parts.values().map(|part| part.step).fold(self.step, u64::max)
+    }
+}
+
 /// What clients were told about one part.
 #[derive(Debug, Default)]
 pub(super) struct Part {

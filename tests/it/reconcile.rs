@@ -342,6 +342,17 @@ fn what_was_broken_once_stays_mended() {
             },
         ),
         (
+            "a session that moved in a break is read though the stream told its object again",
+            vec![
+                Move { slot: 0, pause: 0, act: Act::Rename },
+                turn(3, 0, Turn { trailing: false, ..plain(2, 353) }),
+                turn(3, 9, plain(1, 170)),
+                turn(0, 7, Turn { end: End::Abort, ..plain(7, 4) }),
+                turn(1, 0, Turn { tools: 1, todo: true, ..plain(11, 0) }),
+            ],
+            Settings { cuts: vec![(120, 1614)], ..Settings::new(Witness::Stream, 16_617_111_023_317_608_734) },
+        ),
+        (
             "nothing is told of a session whose directory is not known yet",
             vec![turn(3, 0, Turn { diff: true, queued: true, ..plain(1, 0) })],
             Settings {

@@ -26,6 +26,8 @@ pub(in crate::reconcile) struct Facts {
     pub(in crate::reconcile) runs_here: bool,
     /// How many ends the log announced that were not told: turns may follow each other without a pause.
     pub(in crate::reconcile) ends_announced: u64,
+    /// Nobody looked since, in milliseconds of Unix time: the answer has to reach back further than that.
+    pub(in crate::reconcile) unseen_since: Option<u64>,
     /// Unix time, in milliseconds.
     pub(in crate::reconcile) wall: u64,
 }
@@ -71,8 +73,11 @@ impl Shadow {
         }
         let session = self.session(id);
         let full = reads.len() >= flight.limit;
-        let reaches = reads.first().is_none_or(|oldest| session.messages.contains_key(oldest.info.id.as_str()))
-            && reads.iter().any(|read| read.info.role == "user");
+        let is_seen = |oldest: &Read<'_>| {
+            session.messages.contains_key(oldest.info.id.as_str())
+                && facts.unseen_since.is_none_or(|since| millis(oldest.info.time.created) < since)
+        };
+        let reaches = reads.first().is_none_or(is_seen) && reads.iter().any(|read| read.info.role == "user");
         if full && session.known && !reaches && flight.limit < MOST {
             return Ok(Found::Ask((flight.limit * 4).min(MOST)));
         }
@@ -124,7 +129,7 @@ impl Comparison<'_> {
         let told: Vec<Arc<str>> = self.session.message_ids().cloned().collect();
         for id in &told {
             let gone = |message: &Message| {
-                message.step <= self.flight.began && (!full || message.info != 0 && message.created > oldest)
+                message.last_step() <= self.flight.began && (!full || message.info != 0 && message.created > oldest)
             };
             if !listed(id) && self.session.messages.get(id).is_some_and(gone) {
                 self.session.remove(id);

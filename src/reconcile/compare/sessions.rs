@@ -15,6 +15,8 @@ pub(in crate::reconcile) struct Listing {
     pub(in crate::reconcile) expects_new: bool,
     /// A session may have been deleted.
     pub(in crate::reconcile) expects_gone: bool,
+    /// Nobody looked since, in milliseconds of Unix time: what changed later is read, whatever was told of it.
+    pub(in crate::reconcile) unseen_since: Option<u64>,
 }
 
 /// What the list shows.
@@ -52,7 +54,8 @@ impl Shadow {
             // Both clocks may differ, but a session that was announced began after those that are known.
             let expects_new = listing.expects_new && millis(info.time.created) > newest;
             let listing = Listing { expects_new, ..listing };
-            if self.compare_session(&text, &info, flight, listing, &mut told) {
+            let unseen = listing.unseen_since.is_some_and(|since| millis(info.time.updated) >= since);
+            if self.compare_session(&text, &info, flight, listing, &mut told) || unseen {
                 listed.moved.push(info.id.as_str().into());
             }
             drafts.push(told);

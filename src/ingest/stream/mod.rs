@@ -24,9 +24,9 @@ pub use parse::Parser;
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// How long opencode may take for the head of its answer: at first, doubling up to the last with each failure. While it
-/// starts, opencode takes connections that it never answers, so the first wait is short; a slow one is waited for later,
-/// because asking again leaves a listener behind in it.
+/// How long opencode may take for the head of its answer: at first, doubling up to the last each time that it took longer.
+/// While it starts, opencode takes connections that it never answers, so the first wait is short; a slow one is waited for
+/// later, because asking again leaves a listener behind in it.
 const HEAD: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(30));
 
 /// How long the stream may show nothing. opencode's heartbeat comes every 10 s (FACTS §1).
@@ -77,9 +77,19 @@ enum Ended {
     NoPipeline,
 }
 
+/// What went wrong since the stream last delivered.
+#[derive(Debug, Default)]
+struct Troubles {
+    /// Attempts that failed, for whatever reason: how long to wait before the next.
+    failures: u32,
+    /// Attempts whose answer was waited for in vain: how long to wait for the next answer. An opencode that refuses
+    /// connections is not slow.
+    slow: u32,
+}
+
 /// Keeps the stream open until the stop. Reconnects at once when opencode's address changes.
 pub async fn follow(mut upstream: UpstreamWatch, out: Sender, tasks: Tasks, stop: Stop) {
-    let mut failures = 0u32;
+    let mut troubles = Troubles::default();
     loop {
         let Some(address) = upstream.borrow_and_update().clone() else {
             match stop.or(upstream.changed()).await {
@@ -94,14 +104,17 @@ pub async fn follow(mut upstream: UpstreamWatch, out: Sender, tasks: Tasks, stop
                 if changed.is_err() {
                     return;
                 }
-                failures = 0;
+                troubles = Troubles::default();
                 None
             }
-            ended = connection(&address, &out, &tasks, &mut failures) => Some(ended),
+            ended = connection(&address, &out, &tasks, &mut troubles) => Some(ended),
         };
         let reason = match ended {
             Some(Ended::NoPipeline) => return,
-            Some(ended) => ended.to_string(),
+            Some(ended) => {
+                troubles.slow += u32::from(matches!(ended, Ended::Slow(_)));
+                ended.to_string()
+            }
             None => "opencode's address changed".to_owned(),
         };
         if out.send(super::Message::Stream(Message::Down { reason })).await.is_err() {
@@ -112,9 +125,9 @@ pub async fn follow(mut upstream: UpstreamWatch, out: Sender, tasks: Tasks, stop
             () = stop.pulled() => return,
             // A new address is tried at once; the mark is left for the top of the loop.
             _ = upstream.changed() => {}
-            () = sleep(back_off(failures)) => {}
+            () = sleep(back_off(troubles.failures)) => {}
         }
-        failures = failures.saturating_add(1);
+        troubles.failures = troubles.failures.saturating_add(1);
     }
 }
 
@@ -130,7 +143,7 @@ fn doubled((first, last): (Duration, Duration), times: u32) -> Duration {
     first.saturating_mul(1 << times.min(10)).min(last)
 }
 
-async fn connection(upstream: &Upstream, out: &Sender, tasks: &Tasks, failures: &mut u32) -> Ended {
+async fn connection(upstream: &Upstream, out: &Sender, tasks: &Tasks, troubles: &mut Troubles) -> Ended {
     let connect = timeout(CONNECT, TcpStream::connect(&*upstream.authority)).await;
     let socket = match connect {
         Err(_) => return Ended::Slow(CONNECT),
@@ -155,7 +168,7 @@ async fn connection(upstream: &Upstream, out: &Sender, tasks: &Tasks, failures: 
         request = request.header(header::AUTHORIZATION, authorization);
     }
     let Ok(request) = request.body(Empty::<Bytes>::new()) else { return Ended::NoStream("nothing".into()) };
-    let limit = doubled(HEAD, *failures);
+    let limit = doubled(HEAD, troubles.slow);
     let response = match timeout(limit, sender.send_request(request)).await {
         Err(_) => return Ended::Slow(limit),
         Ok(Err(error)) => return Ended::Broken(error),
@@ -171,10 +184,10 @@ async fn connection(upstream: &Upstream, out: &Sender, tasks: &Tasks, failures: 
     if out.send(super::Message::Stream(Message::Connected)).await.is_err() {
         return Ended::NoPipeline;
     }
-    read(response.into_body(), out, failures).await
+    read(response.into_body(), out, troubles).await
 }
 
-async fn read(mut body: hyper::body::Incoming, out: &Sender, failures: &mut u32) -> Ended {
+async fn read(mut body: hyper::body::Incoming, out: &Sender, troubles: &mut Troubles) -> Ended {
     let mut parser = Parser::default();
     let mut frames = Vec::new();
     let mut delivered = 0usize;
@@ -191,7 +204,7 @@ async fn read(mut body: hyper::body::Incoming, out: &Sender, failures: &mut u32)
         // Only a stream that delivers proves that the next attempt need not wait. Its greeting proves nothing: one that
         // ends right after it, as `/event` of 1.14.48 does, must not be asked for four times a second.
         if delivered > 1 {
-            *failures = 0;
+            *troubles = Troubles::default();
         }
         for message in messages(frames.drain(..), oversize) {
             if out.send(super::Message::Stream(message)).await.is_err() {

@@ -67,6 +67,29 @@ async fn streams_that_are_none() {
     .await;
 }
 
+/// While opencode starts it refuses connections and then takes some that it never answers. However often it refused, an
+/// answer is waited for only briefly: the stream is back within [`SOON`], where 30 s would be waited for a slow one.
+#[tokio::test]
+async fn refusals_do_not_lengthen_the_wait_for_an_answer() {
+    bounded(async {
+        let standin = StandIn::start("1.14.48").await;
+        let relay = Relay::start(&standin, &[]).await;
+        standin.granted(1).await;
+        standin.set_mode(Mode::CloseAtOnce);
+        let asked = standin.requests("/global/event");
+        standin.cut();
+        // Four refusals already made the pauses seconds long.
+        standin.asked(asked + 4).await;
+        standin.set_mode(Mode::Mute);
+        standin.asked(asked + 5).await;
+        let grants = standin.grants();
+        standin.set_mode(Mode::Healthy);
+        standin.granted(grants + 1).await;
+        relay.end().await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn garbage_between_frames_costs_nothing_but_a_read() {
     bounded(async {

@@ -99,6 +99,7 @@ impl Relay {
                 emit_bare: config.emit_bare,
             },
             journal: journal.clone(),
+            restored: journal::Restored::default(),
             hub: hub.clone(),
             asks: asks_sender,
             upstream: upstream.clone(),

@@ -226,7 +226,7 @@ mod tests {
 
     use super::*;
     use crate::event::{Epoch, Origin, Place, Types, View};
-    use crate::journal::{Journal, Options};
+    use crate::journal::{Batch, Journal, Options};
 
     fn event(directory: &str, kind: &str) -> Event {
         let place = Place { directory: Some(directory.into()), project: None };
@@ -246,7 +246,8 @@ mod tests {
         }
 
         fn publish(&self, directory: &str, count: usize) {
-            let records = self.journal.append((0..count).map(|_| event(directory, "a")).collect(), 0);
+            let events = (0..count).map(|_| event(directory, "a")).collect();
+            let records = self.journal.append(Batch { events, ..Batch::default() }, 0);
             self.hub.publish(records, None);
         }
 

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use super::{Expired, Options, Read, Record};
-use crate::event::{Epoch, Event, Seq};
+use super::{Batch, Expired, Options, Read, Record};
+use crate::event::{Epoch, Seq};
 
 /// A ring of records, bounded by bytes and age.
 #[derive(Debug)]
@@ -16,8 +16,8 @@ pub struct Memory {
 
 #[derive(Debug, Default)]
 struct Ring {
-    /// Neighbours differ by one in `seq`; each with the time it came, in milliseconds of the caller's clock.
-    records: VecDeque<(u64, Arc<Record>)>,
+    /// Neighbours differ by one in `seq`.
+    records: VecDeque<Arc<Record>>,
     /// The number of the newest record ever appended, also when it is dropped by now.
     newest: Seq,
     /// The sum of the records' sizes.
@@ -50,20 +50,20 @@ impl Memory {
         self.epoch
     }
 
-    /// Numbers the events and keeps them. `now` is in milliseconds and never goes back.
-    pub fn append(&self, events: Vec<Event>, now: u64) -> Vec<Arc<Record>> {
+    /// Numbers the events and keeps them. `now` is Unix time in milliseconds.
+    pub fn append(&self, batch: Batch, now: u64) -> Vec<Arc<Record>> {
         let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
-        let mut added = Vec::with_capacity(events.len());
-        for event in events {
-            let record = Arc::new(Record::new(self.epoch, ring.newest.next(), event));
+        let mut added = Vec::with_capacity(batch.events.len());
+        for event in batch.events {
+            let record = Arc::new(Record::new(self.epoch, ring.newest.next(), now, event));
             ring.newest = record.seq;
             ring.bytes += record.size();
-            ring.records.push_back((now, record.clone()));
+            ring.records.push_back(record.clone());
             added.push(record);
         }
         let expired = now.saturating_sub(u64::try_from(self.options.age.as_millis()).unwrap_or(u64::MAX));
-        while let Some((came, record)) = ring.records.front()
-            && (ring.bytes > self.options.bytes || *came < expired)
+        while let Some(record) = ring.records.front()
+            && (ring.bytes > self.options.bytes || record.at < expired)
         {
             let size = record.size();
             ring.bytes -= size;
@@ -86,7 +86,7 @@ impl Memory {
         let start = usize::try_from(after.next().0 - oldest.0).unwrap_or(usize::MAX);
         let mut left = limit;
         let mut records = Vec::new();
-        for (_, record) in ring.records.iter().skip(start) {
+        for record in ring.records.iter().skip(start) {
             records.push(record.clone());
             left = left.saturating_sub(record.size());
             if left == 0 {
@@ -110,7 +110,7 @@ impl Memory {
 
 impl Ring {
     fn oldest(&self) -> Seq {
-        self.records.front().map_or_else(|| self.newest.next(), |(_, record)| record.seq)
+        self.records.front().map_or_else(|| self.newest.next(), |record| record.seq)
     }
 }
 
@@ -119,11 +119,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::event::{Origin, Place};
+    use crate::event::{Event, Origin, Place};
 
     fn event(n: u64) -> Event {
         let place = Place { directory: Some("/p".into()), project: None };
         Event::made(Origin::State, "a", &place, None, &format!("evt_{n}"), "{}")
+    }
+
+    fn batch(numbers: std::ops::Range<u64>) -> Batch {
+        Batch { events: numbers.map(event).collect(), ..Batch::default() }
     }
 
     fn journal(bytes: usize) -> Memory {
@@ -138,7 +142,7 @@ mod tests {
     fn reads_on_from_any_kept_position() {
         let journal = journal(1 << 20);
         assert_eq!(seqs(&journal, 0, 100), [0; 0]);
-        journal.append((0..5).map(event).collect(), 1);
+        journal.append(batch(0..5), 1);
         assert_eq!(seqs(&journal, 0, usize::MAX), [1, 2, 3, 4, 5]);
         assert_eq!(seqs(&journal, 3, usize::MAX), [4, 5]);
         assert_eq!(seqs(&journal, 3, 1), [4]);
@@ -148,15 +152,15 @@ mod tests {
 
     #[test]
     fn drops_by_size_and_by_age_and_says_so() {
-        let one = Record::new(Epoch::new(7), Seq(1), event(1)).size();
+        let one = Record::new(Epoch::new(7), Seq(1), 1, event(1)).size();
         let small = journal(one * 3);
-        small.append((0..5).map(event).collect(), 1);
+        small.append(batch(0..5), 1);
         assert_eq!(small.fill().oldest, Seq(3));
         assert_eq!(small.read(Seq(1), 1).unwrap_err(), Expired { after: Seq(1), oldest: Seq(3) });
         assert_eq!(seqs(&small, 2, usize::MAX), [3, 4, 5]);
-        small.append(vec![event(6)], 1 + 10_001);
+        small.append(batch(6..7), 1 + 10_001);
         assert_eq!((small.fill().events, small.fill().oldest, small.fill().newest), (1, Seq(6), Seq(6)));
-        small.append(vec![], 1 + 20_002);
+        small.append(batch(0..0), 1 + 20_002);
         assert_eq!((small.fill().events, small.fill().bytes, small.fill().oldest), (0, 0, Seq(7)));
         assert!(small.read(Seq(6), 1).is_ok() && small.read(Seq(5), 1).is_err());
     }

@@ -4,6 +4,7 @@
 
 mod memory;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,11 +27,31 @@ impl Default for Options {
     }
 }
 
+/// What is kept together: after a crash the durable form has all of it or nothing.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Events, in order, not numbered yet.
+    pub events: Vec<Event>,
+    /// What the pipeline needs to go on after a restart, by name; each takes the place of the one of that name.
+    pub notes: Vec<(&'static str, String)>,
+}
+
+/// What an earlier run of the relay left.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// The newest note of each name.
+    pub notes: BTreeMap<String, String>,
+    /// The newest records, in order, as many as are worth going through at a start.
+    pub recent: Vec<Arc<Record>>,
+}
+
 /// A numbered event with its ready-made frames.
 #[derive(Debug)]
 pub struct Record {
     /// Its number.
     pub seq: Seq,
+    /// When it was numbered, in milliseconds of Unix time.
+    pub at: u64,
     /// The event.
     pub event: Event,
     /// Its frame on `/event` and `/session/{id}/event`, if those carry it.
@@ -42,7 +63,7 @@ pub struct Record {
 }
 
 impl Record {
-    fn new(epoch: Epoch, seq: Seq, mut event: Event) -> Self {
+    fn new(epoch: Epoch, seq: Seq, at: u64, mut event: Event) -> Self {
         let cursor = Cursor { epoch, seq };
         let has = |view| event.views.has(view);
         let instance = has(View::Instance).then(|| Frame::new(cursor, &event.global[event.payload.clone()]));
@@ -52,7 +73,7 @@ impl Record {
             event.global = global.data();
         }
         let api = event.api.as_ref().filter(|_| has(View::Api)).map(|data| Frame::new(cursor, data));
-        Self { seq, event, instance, global, api }
+        Self { seq, at, event, instance, global, api }
     }
 
     /// The event's bytes on a stream; `None` when that stream does not carry it.

@@ -17,7 +17,7 @@ use crate::event::Event;
 use crate::hub::Hub;
 use crate::ingest::state::{Ask, AskError};
 use crate::ingest::{self, Message, Passed, UpstreamWatch};
-use crate::journal::Journal;
+use crate::journal::{Batch, Journal, Restored};
 use crate::reconcile::{Effect, Failure, Input, Now, Options, Reconcile};
 use crate::stop::Stop;
 use api::Api;
@@ -34,6 +34,8 @@ pub struct Parts {
     pub options: Options,
     /// Where events are numbered and kept.
     pub journal: Arc<Journal>,
+    /// What an earlier run left in it.
+    pub restored: Restored,
     /// Where they are shown.
     pub hub: Hub,
     /// Where questions about the state go. `reconcile` has fewer in flight than this queue holds.
@@ -188,7 +190,7 @@ impl Core {
             Message::Following { source } => log.follow(source),
             Message::Waiting { reason } => log.wait(reason),
             Message::Ended => log.end(),
-            Message::Lines(items) => {
+            Message::Lines { items, position: _ } => {
                 for item in items {
                     let log = &mut self.status.log;
                     match item {
@@ -290,7 +292,7 @@ impl Core {
         if events.is_empty() && pending.is_none() {
             return;
         }
-        let records = self.journal.append(events, now.steady);
+        let records = self.journal.append(Batch { events, notes: Vec::new() }, now.wall);
         self.hub.publish(records, pending);
     }
 }

@@ -203,7 +203,7 @@ impl Backlog {
                     if std::mem::take(&mut self.overflowed) {
                         items.push(Item::Gap { reason: "queue-full" });
                     }
-                    log::Message::Lines(items)
+                    log::Message::Lines { items, position: None }
                 }
             };
             permit.send(ingest::Message::Log(message));
@@ -273,7 +273,7 @@ mod tests {
                 matches!(source, Some(ingest::Message::Log(log::Message::Following { source })) if source == "here")
             );
             let mut items = Vec::new();
-            while let Some(ingest::Message::Log(log::Message::Lines(more))) = queue.recv().await {
+            while let Some(ingest::Message::Log(log::Message::Lines { items: more, .. })) = queue.recv().await {
                 items.extend(more);
             }
             assert_eq!(items, [Item::Started, Item::Notice { kind: "a.b".into() }]);
@@ -296,7 +296,7 @@ mod tests {
             drop(pipe);
             let mut items = Vec::new();
             while let Some(ingest::Message::Log(message)) = queue.recv().await {
-                if let log::Message::Lines(more) = message {
+                if let log::Message::Lines { items: more, .. } = message {
                     items.extend(more);
                 }
             }

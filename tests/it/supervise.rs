@@ -299,7 +299,9 @@ async fn tells_the_address_and_the_bus_log() {
         assert_eq!(source, format!("stderr of pid {pid}"));
         let mut items = Vec::new();
         while items.len() < 2 {
-            let Some(Message::Log(log::Message::Lines(more))) = alone.log.recv().await else { panic!("no lines") };
+            let Some(Message::Log(log::Message::Lines { items: more, .. })) = alone.log.recv().await else {
+                panic!("no lines")
+            };
             items.extend(more);
         }
         assert_eq!(items, [log::Item::Started, log::Item::Notice { kind: "session.idle".into() }]);

@@ -67,7 +67,7 @@ async fn follow_place(mut follower: Follower, out: &Sender) -> Result<(), Closed
             last_reason = None;
         }
         if !look.items.is_empty() {
-            send(out, Message::Lines(look.items)).await?;
+            send(out, Message::Lines { items: look.items, position: None }).await?;
         }
         match look.next {
             Next::Again => {}
@@ -116,13 +116,13 @@ async fn follow_reader(mut reader: impl io::Read + Send + 'static, name: String,
         let mut items = Vec::new();
         decoder.push(&chunk, &mut items);
         if !items.is_empty() {
-            send(out, Message::Lines(items)).await?;
+            send(out, Message::Lines { items, position: None }).await?;
         }
     }
     let mut items = Vec::new();
     decoder.finish(&mut items);
     if !items.is_empty() {
-        send(out, Message::Lines(items)).await?;
+        send(out, Message::Lines { items, position: None }).await?;
     }
     send(out, Message::Ended).await
 }

@@ -21,7 +21,12 @@ pub use source::{ParseSourceError, Source};
 #[derive(Debug)]
 pub enum Message {
     /// Lines, in order, read together.
-    Lines(Vec<Item>),
+    Lines {
+        /// What they say.
+        items: Vec<Item>,
+        /// Where reading goes on after them, for a source that can be read on after a restart.
+        position: Option<Position>,
+    },
     /// The source is followed from here on; `source` is how a person names it.
     Following {
         /// For people: `file:/path`, `stdin`, `stderr of pid 7`.
@@ -35,6 +40,10 @@ pub enum Message {
     /// The source ended and will not come back.
     Ended,
 }
+
+/// Where reading goes on: which file, and how far. JSON text, to be kept and handed back as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position(pub String);
 
 /// One thing the log says.
 #[derive(Clone, Debug, PartialEq, Eq)]

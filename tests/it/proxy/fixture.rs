@@ -107,7 +107,7 @@ impl Relay {
         let place = Place { directory: Some(directory.into()), project: None };
         let mut event = Event::made(Origin::State, kind, &place, Some(session), "evt_1", r#"{"x":1}"#);
         event.api = Some(event.payload());
-        let records = self.journal.append(vec![event], 0);
+        let records = self.journal.append(journal::Batch { events: vec![event], ..journal::Batch::default() }, 0);
         self.hub.publish(records, None);
     }
 

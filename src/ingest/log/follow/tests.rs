@@ -267,10 +267,10 @@ async fn says_what_it_waits_for_and_then_follows() {
         append(&path, &line("a"));
         let Message::Following { source } = next(&mut messages).await else { panic!("not following") };
         assert_eq!(source, format!("file:{}", path.display()));
-        let Message::Lines(items) = next(&mut messages).await else { panic!("no lines") };
+        let Message::Lines { items, .. } = next(&mut messages).await else { panic!("no lines") };
         assert_eq!(items, [notice("a")]);
         append(&path, &line("b").repeat(2));
-        let Message::Lines(items) = next(&mut messages).await else { panic!("no lines") };
+        let Message::Lines { items, .. } = next(&mut messages).await else { panic!("no lines") };
         assert_eq!(items[0], notice("b"));
         stop.pull();
         while messages.recv().await.is_some() {}
@@ -290,7 +290,7 @@ async fn a_full_queue_holds_back_the_file_and_loses_nothing() {
     let test = async {
         let mut seen = 0;
         while seen < count {
-            if let Message::Lines(items) = next(&mut messages).await {
+            if let Message::Lines { items, .. } = next(&mut messages).await {
                 seen += items.len();
             }
         }
@@ -309,9 +309,9 @@ async fn a_reader_is_followed_to_its_end() {
     assert!(following.await.is_ok());
     drop(out);
     assert!(matches!(next(&mut messages).await, Message::Following { source } if source == "stdin"));
-    let Message::Lines(items) = next(&mut messages).await else { panic!("no lines") };
+    let Message::Lines { items, .. } = next(&mut messages).await else { panic!("no lines") };
     assert_eq!(items, [notice("a")]);
-    let Message::Lines(items) = next(&mut messages).await else { panic!("no lines") };
+    let Message::Lines { items, .. } = next(&mut messages).await else { panic!("no lines") };
     assert_eq!(items, [notice("b")]);
     assert!(matches!(next(&mut messages).await, Message::Ended));
 }

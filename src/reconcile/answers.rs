@@ -17,7 +17,7 @@ const STALE_READS: u32 = 3;
 /// The same for a turn whose answer is complete, but whose end was not announced, or whose answer called tools, so that
 /// a next step may follow.
 const PAUSE: u64 = 250;
-const PAUSE_READS: u32 = 2;
+pub(super) const PAUSE_READS: u32 = 2;
 
 impl Reconcile {
     pub(super) fn answer(

@@ -128,6 +128,48 @@ proptest! {
     }
 
     #[test]
+    fn a_killed_relay_goes_on_where_it_was(
+        moves in moves().prop_map(seen),
+        seed in any::<u64>(),
+        witness in prop_oneof![Just(Witness::Auto), Just(Witness::Log), Just(Witness::Stream)],
+        kills in prop::collection::vec((0..2500u64, 1..3000u64), 1..4),
+    ) {
+        let mut at = 0;
+        let mut times = vec![];
+        for (until, length) in kills {
+            times.push((at + until + 2, at + until + length + 3));
+            at += until + length + 3;
+        }
+        let settings = Settings { kills: times, ..Settings::new(witness, seed) };
+        let (script, outcome) = played(&moves, &settings);
+        nothing_wrong(&outcome)?;
+        converged(&outcome)?;
+        every_turn_ends(&script, &outcome)?;
+        if witness != Witness::Stream {
+            balanced(&outcome)?;
+        }
+    }
+
+    #[test]
+    fn turns_end_when_opencode_dies(
+        moves in moves().prop_map(seen),
+        seed in any::<u64>(),
+        witness in prop_oneof![Just(Witness::Auto), Just(Witness::Log), Just(Witness::Stream)],
+        death in 100..2500u64,
+        away in 1..4000u64,
+        kill in prop::option::of((0..4000u64, 1..3000u64)),
+    ) {
+        let kills = kill.into_iter().map(|(at, length)| (at, at + length)).collect();
+        let settings = Settings { death: Some((death, death + away)), kills, quiet: 25_000, ..Settings::new(witness, seed) };
+        let (_, outcome) = played(&moves, &settings);
+        nothing_wrong(&outcome)?;
+        converged(&outcome)?;
+        if witness != Witness::Stream {
+            balanced(&outcome)?;
+        }
+    }
+
+    #[test]
     fn a_lost_frame_is_made_up_for(
         moves in moves().prop_map(seen),
         seed in any::<u64>(),

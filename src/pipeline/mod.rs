@@ -86,6 +86,9 @@ struct Core {
     events: Vec<Event>,
     /// Events of the stream that wait for what happened while the relay was away. Nobody knows of them yet.
     deferred: VecDeque<Event>,
+    /// Somebody followed the events when this was looked up last: with each message and tick, because whoever comes is
+    /// announced by [`Passed::InUse`].
+    is_listened: bool,
     /// The newest number given.
     newest: u64,
     /// Where the log was read up to.
@@ -112,6 +115,7 @@ impl Pipeline {
             events: Vec::new(),
             deferred: VecDeque::new(),
             position: None,
+            is_listened: false,
             // At once: from here on the relay looks.
             notes_due: Some(0),
         };
@@ -157,6 +161,10 @@ impl Pipeline {
         if upstream_changed {
             let reachable = self.upstream.borrow_and_update().is_some();
             core.input(Input::Reachable(reachable), now, &self.asks);
+        }
+        let is_listened = core.hub.followers() > 0;
+        if std::mem::replace(&mut core.is_listened, is_listened) != is_listened {
+            core.input(Input::Listened(is_listened), now, &self.asks);
         }
         for message in messages.drain(..) {
             core.message(message, now, &self.asks);

@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use super::aspect::Group;
+
 /// Most types counted under their own name; the log is untrusted and could name any number. The rest is `other`.
 const TYPES: usize = 128;
 
@@ -144,6 +146,11 @@ impl Ledger {
     /// How many events of this type the state owes.
     pub(super) fn owed(&self, kind: &str) -> u64 {
         self.accounts.get(kind).map_or(0, |account| account.owed)
+    }
+
+    /// Whether the state owes anything of a group.
+    pub(super) fn owes(&self, group: Group) -> bool {
+        self.accounts.iter().any(|(kind, account)| account.owed > 0 && Group::of(kind) == Some(group))
     }
 
     /// No witness can tell the content of this type: what is owed of it is lost.

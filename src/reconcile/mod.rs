@@ -15,6 +15,7 @@ mod reads;
 mod settle;
 mod shadow;
 mod snapshot;
+mod watch;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use plan::{BURST, Flight, Plan};
 use reads::HEARD;
 use settle::Settle;
 use shadow::Shadow;
+use watch::Watch;
 
 pub use ledger::Count;
 pub use snapshot::{Past, RestoreError};
@@ -57,6 +59,8 @@ pub struct Options {
     pub witness: Witness,
     /// How long a log line may wait for its event before the state is read, in milliseconds.
     pub grace: u64,
+    /// How often the newest sessions are looked at while somebody listens, in milliseconds; 0 for never.
+    pub watch: u64,
     /// Make events with empty properties for log lines whose content no witness can tell.
     pub emit_bare: bool,
 }
@@ -107,6 +111,10 @@ pub enum Input {
         /// The request's body, if it was kept.
         body: Bytes,
     },
+    /// Whether somebody follows the events.
+    Listened(bool),
+    /// The log of another opencode process on the same data announced something.
+    Elsewhere,
     /// Time passed.
     Tick,
 }
@@ -196,6 +204,7 @@ pub struct Reconcile {
     /// Answers that wait, by the time they are compared.
     held: VecDeque<(u64, Flight, Result<Bytes, Failure>)>,
     next_poll: u64,
+    watch: Watch,
     /// How many events were made; makes their ids differ.
     made: u64,
     pending_changed: bool,
@@ -224,6 +233,7 @@ impl Reconcile {
             hints: VecDeque::new(),
             held: VecDeque::new(),
             next_poll: 0,
+            watch: Watch::default(),
             made: 0,
             pending_changed: false,
         }
@@ -260,8 +270,11 @@ impl Reconcile {
             Input::Event(event) => {
                 self.ledger.deliver(&event.kind, now.steady, self.options.witness != Witness::Stream);
                 self.pending_changed |= self.shadow.observe(&event);
+                self.watch.hear(event.session.as_ref(), now.steady);
                 if let Some(session) = event.session.as_ref().and_then(|id| self.shadow.sessions.get_mut(id)) {
                     session.active = session.active.max(now.steady + HEARD);
+                    session.heard = now.steady.max(1);
+                    session.is_unread = false;
                 }
                 if let Some(directory) = event.directory.filter(|directory| &**directory != "global") {
                     self.use_directory(&directory, now);
@@ -280,7 +293,10 @@ impl Reconcile {
             Input::InUse(None) => self.use_default(now),
             Input::Write { path, body } => {
                 self.replies.see(&path, &body);
+                self.expect_echo(&path, now);
             }
+            Input::Listened(is_watched) => self.watch.listen(is_watched, now.steady),
+            Input::Elsewhere => self.watch.hurry(now.steady),
             Input::Tick => {}
         }
         self.tick(now, effects);
@@ -294,7 +310,8 @@ impl Reconcile {
         let held = self.held.front().map(|(at, ..)| *at);
         let poll = self.polls().then_some(self.next_poll);
         let recovery = if let Recovery::Until(until) = self.recovery { Some(until) } else { None };
-        [plan, grace, held, poll, self.settle.next(), recovery].into_iter().flatten().min()
+        let watch = self.watch.due(self.options.watch).filter(|_| self.reachable);
+        [plan, grace, held, poll, self.settle.next(), recovery, watch].into_iter().flatten().min()
     }
 
     /// What a client has to know after a gap, if it changed since the last call: open permissions and questions, busy
@@ -404,6 +421,7 @@ impl Reconcile {
             let directories: Vec<Directory> = self.shadow.instances.keys().cloned().collect();
             directories.into_iter().for_each(|directory| self.plan.mark(Aspect::Status(directory), now.steady));
         }
+        self.look(now);
         if self.reachable {
             // Any instance in use can answer for sessions; one that is not in use must not be booted for it.
             let any = self.shadow.instances.keys().next().cloned();
@@ -459,7 +477,7 @@ mod tests {
     #[test]
     fn bare_events_are_made_only_for_those_who_want_them() {
         for emit_bare in [false, true] {
-            let options = Options { witness: Witness::Log, grace: 2000, emit_bare };
+            let options = Options { witness: Witness::Log, grace: 2000, watch: 0, emit_bare };
             let mut reconcile = Reconcile::new(options, at(0));
             let mut effects = Vec::new();
             reconcile.handle(Input::InUse(Some("/p".into())), at(0), &mut effects);

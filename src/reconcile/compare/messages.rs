@@ -29,6 +29,8 @@ pub(in crate::reconcile) struct Facts {
     pub(in crate::reconcile) ends_announced: u64,
     /// Nobody looked since, in milliseconds of Unix time: the answer has to reach back further than that.
     pub(in crate::reconcile) unseen_since: Option<u64>,
+    /// Something about the session's messages was announced or missed, so its last turn is news even if it is old.
+    pub(in crate::reconcile) is_announced: bool,
     /// Unix time, in milliseconds.
     pub(in crate::reconcile) wall: u64,
 }
@@ -118,11 +120,12 @@ impl Comparison<'_> {
         let since = self.facts.since;
         let recent = |read: &Read<'_>| {
             let time = read.info.time;
-            millis(time.created) >= since || time.completed.is_some_and(|time| millis(time) >= since)
+            let is_open = read.info.role == "assistant" && read.info.finished().is_none();
+            millis(time.created) >= since || time.completed.is_some_and(|time| millis(time) >= since) || is_open
         };
-        let turn = reads.iter().rposition(|read| read.info.role == "user");
         let recent = reads.iter().position(recent);
-        turn.into_iter().chain(recent).min().unwrap_or(0)
+        let turn = reads.iter().rposition(|read| read.info.role == "user").filter(|_| self.facts.is_announced);
+        turn.into_iter().chain(recent).min().unwrap_or(if self.facts.is_announced { 0 } else { reads.len() })
     }
 
     /// Told messages that the state does not have any more. Only those can be judged that the answer reaches back to.

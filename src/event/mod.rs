@@ -146,6 +146,9 @@ pub struct Payload<'a> {
 /// The durable form of the event right before it (FACTS §1).
 #[derive(Debug, Deserialize)]
 pub struct Sync<'a> {
+    /// The id of the event that it is the twin of.
+    #[serde(borrow, default)]
+    pub id: Option<std::borrow::Cow<'a, str>>,
     /// The type with its version, as `message.updated.1`.
     #[serde(borrow, rename = "type")]
     pub kind: std::borrow::Cow<'a, str>,

@@ -11,6 +11,7 @@ mod measure;
 mod proxy;
 mod real_api;
 mod real_auto;
+mod real_crash;
 mod real_log;
 mod real_restart;
 mod reconcile;

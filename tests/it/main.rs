@@ -4,6 +4,7 @@
 
 mod clients;
 mod command;
+mod crowd;
 mod faults;
 mod kit;
 mod layering;
@@ -14,6 +15,7 @@ mod real_auto;
 mod real_log;
 mod real_restart;
 mod reconcile;
+mod shutdown;
 mod standin;
 mod supervise;
 mod supply;

@@ -157,7 +157,7 @@ impl Relay {
         let keeper =
             Keeper::new(&config, limits.identify, upstream_sender, target_sender, has_api.clone(), handle.clone());
         let known = keeper.known();
-        tasks.spawn("upstream keeper", keeper.run(phase, stop_ingest.clone()));
+        tasks.spawn("upstream keeper", keeper.run(phase, stop_front.clone(), stop_ingest.clone()));
 
         let proxy = Proxy::new(
             proxy::Options {

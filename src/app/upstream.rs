@@ -84,9 +84,21 @@ impl Keeper {
         self.known.subscribe()
     }
 
-    /// Keeps until the stop. `phase` is what the supervisor says; beside a running opencode nobody says anything.
-    pub(super) async fn run(self, phase: watch::Receiver<Phase>, stop: Stop) {
-        let _ = stop.or(self.keep(phase)).await;
+    /// Keeps until the stop. `phase` is what the supervisor says; beside a running opencode nobody says anything. Once
+    /// `leaving` is pulled, requests do not wait for an opencode that is still starting: they would use up the grace.
+    pub(super) async fn run(self, phase: watch::Receiver<Phase>, leaving: Stop, stop: Stop) {
+        let target = self.target.clone();
+        let give_up = async {
+            leaving.pulled().await;
+            target.send_if_modified(|target| {
+                let starts = *target == Target::Starting;
+                if starts {
+                    *target = Target::Down { reason: "the relay is stopping".to_owned() };
+                }
+                starts
+            });
+        };
+        let _ = stop.or(async { tokio::join!(self.keep(phase), give_up) }).await;
     }
 
     async fn keep(self, mut phase: watch::Receiver<Phase>) {

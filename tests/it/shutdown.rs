@@ -225,7 +225,19 @@ async fn a_stop_needs_no_opencode() {
                 assert!(text.contains("the relay is stopping"), "{text}");
             }
         };
-        tokio::join!(never, dead, hanging);
+        let starting = async {
+            let folder = std::env::temp_dir();
+            let path = ("PATH".to_owned(), std::env::var("PATH").unwrap());
+            let mut relay = Relay::start(&["--", "sh", "-c", "sleep 1000", "serve"], &[path], &folder).await;
+            let mut waiting = get(&relay, "/session", "").await;
+            // Its answer shows that the other one has been read too.
+            let mut other = get(&relay, "/_relay/health", "").await;
+            assert_eq!(other.answer().await.second(), "200");
+            ends(&mut relay, "starting").await;
+            let head = waiting.answer().await;
+            assert_eq!((head.second(), head.get("retry-after").as_deref()), ("503", Some("1")));
+        };
+        tokio::join!(never, dead, hanging, starting);
     })
     .await;
 }

@@ -1,10 +1,18 @@
 //! The order of a stop (DESIGN §5), with everything open that can be: streams, bodies, sockets, clients that do not read.
 
 use std::os::unix::process::ExitStatusExt as _;
+use std::sync::Arc;
 use std::time::Duration;
 
+use opencode_relay::event::{Epoch, Event};
+use opencode_relay::hub::Hub;
+use opencode_relay::journal::{self, Journal};
+use opencode_relay::pipeline::{self, Pipeline};
+use opencode_relay::stop::Stop;
+use opencode_relay::{ingest, reconcile};
 use rustix::process::Signal;
 use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::faults::resume::numbered;
@@ -249,4 +257,35 @@ async fn ends(relay: &mut Relay, what: &str) {
     assert_eq!(exit.code(), Some(0), "{what}: {}", relay.output());
     assert!(start.elapsed() < QUICK, "{what}: {:?}\n{}", start.elapsed(), relay.output());
     assert!(said(relay, "stopped") && !said(relay, "did not end"), "{what}: {}", relay.output());
+}
+
+/// What the witnesses handed over before the stop is numbered and kept, however much it is.
+#[tokio::test]
+async fn what_has_arrived_is_journaled() {
+    bounded(async {
+        let journal = Arc::new(Journal::new(Epoch::new(7), journal::Options::default()));
+        let (asks, _asked) = mpsc::channel(ingest::state::QUEUE);
+        let (_upstream, upstream) = watch::channel(None);
+        let pipeline = Pipeline::new(pipeline::Parts {
+            options: reconcile::Options { witness: reconcile::Witness::Stream, grace: 2_000, emit_bare: false },
+            journal: journal.clone(),
+            restored: journal::Restored::default(),
+            hub: Hub::new(journal.clone()),
+            asks,
+            upstream,
+            has_api: Arc::default(),
+        });
+        let (sender, inbox) = mpsc::channel(ingest::QUEUE);
+        for number in 0..ingest::QUEUE {
+            let event = Event::read(numbered(number, "ses_a").into()).unwrap();
+            let message = ingest::Message::Stream(ingest::stream::Message::Events(vec![event]));
+            sender.try_send(message).unwrap();
+        }
+        let stop = Stop::new();
+        stop.pull();
+        pipeline.run(inbox, stop).await;
+        assert_eq!(journal.fill().newest.0, ingest::QUEUE as u64);
+        assert!(sender.is_closed());
+    })
+    .await;
 }

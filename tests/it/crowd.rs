@@ -46,11 +46,11 @@ const END: Duration = Duration::from_secs(40);
 /// What the journal may hold.
 const JOURNAL: u64 = 32 << 20;
 
-/// The bound on the relay's memory above what it had without clients. Per client: hyper's write buffer and one batch of
-/// frames (64 KiB each, used up only by clients that do not read), its read buffer and task. For all together: the
-/// journal, whose records also stand in the hub's short list, and half as much for what the allocator does not give back.
-/// What the kernel holds in sockets is not in it.
-const MEMORY: u64 = (READERS + RETURNING) as u64 * (32 << 10) + STALLED as u64 * (192 << 10) + JOURNAL * 3 / 2;
+/// The bound on the relay's memory above what it had without clients. Each client: what hyper has of its stream and one
+/// batch of frames (64 KiB each, both used up only while it takes less than comes), its read buffer, its task. For all
+/// together: the journal, whose newest records stand in the hub's list too, and half as much for what the allocator does
+/// not give back. What the kernel holds in sockets is not in it.
+const MEMORY: u64 = (READERS + STALLED + RETURNING) as u64 * (160 << 10) + JOURNAL * 3 / 2;
 
 /// A client's connection and what it has of it.
 struct Client {

@@ -9,6 +9,7 @@ use opencode_relay::config::Config;
 use opencode_relay::stop::Stop;
 use opencode_relay::supervise::{Exit, guard};
 use opencode_relay::telemetry;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Wrong usage or settings.
@@ -35,6 +36,7 @@ fn run(config: Config) -> ExitCode {
     if let Err(error) = telemetry::init(config.log_format, &config.log_level) {
         return fail(&error.to_string());
     }
+    raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("relay").build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(relay(config)),
@@ -43,6 +45,15 @@ fn run(config: Config) -> ExitCode {
     match result {
         Ok(exit) => exit.into(),
         Err(error) => fail(&format!("{error:#}")),
+    }
+}
+
+/// Takes as many descriptors as the system allows: each client is one, and the usual soft limit of 1024 is meant for
+/// programs that use `select`. Not worth failing for.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, limit = limit.current, "cannot raise the limit of open files; it limits the clients");
     }
 }
 

@@ -41,6 +41,27 @@ pub struct Relay {
     config: Config,
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
+    limits: Limits,
+}
+
+/// Limits that users have no setting for, because one value fits all; tests make them short.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The upstream stream's.
+    pub stream: ingest::stream::Options,
+    /// The pause between the heartbeats of a client's stream.
+    pub heartbeat: Duration,
+    /// How often opencode is asked for its release while no stream shows that it is the same process.
+    pub identify: Duration,
+    /// How long requests may go on after a stop.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let heartbeat = http::Options::default().heartbeat;
+        Self { stream: ingest::stream::Options::default(), heartbeat, identify: upstream::IDENTIFY, drain: DRAIN }
+    }
 }
 
 impl Relay {
@@ -59,7 +80,13 @@ impl Relay {
             addresses.push(listener.local_addr().context("ask for the address that was bound")?);
             listeners.push(listener);
         }
-        Ok(Self { config, listeners, addresses })
+        Ok(Self { config, listeners, addresses, limits: Limits::default() })
+    }
+
+    /// The same relay with other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Where it listens.
@@ -74,7 +101,7 @@ impl Relay {
     ///
     /// When the command cannot be started.
     pub async fn run(self, stop: Stop) -> Result<Exit> {
-        let Self { config, listeners, addresses } = self;
+        let Self { config, listeners, addresses, limits } = self;
         warn_about(&config, &addresses);
         let tasks = Tasks::new();
         let journal = Arc::new(Journal::new(
@@ -117,9 +144,8 @@ impl Relay {
         // Alone, because an opencode that is told to end would look like a broken stream.
         let stop_stream = stop_ingest.child();
         if config.witness != Witness::Log {
-            let follow =
-                ingest::stream::follow(upstream.clone(), inbox_sender.clone(), tasks.clone(), stop_stream.clone());
-            tasks.spawn("stream witness", follow);
+            let (upstream, out, stop) = (upstream.clone(), inbox_sender.clone(), stop_stream.clone());
+            tasks.spawn("stream witness", ingest::stream::follow(limits.stream, upstream, out, tasks.clone(), stop));
         }
         if config.witness != Witness::Stream {
             let (source, start) = (config.log.clone(), ingest::log::Start::End);
@@ -129,9 +155,10 @@ impl Relay {
         tasks.spawn("observer", observe(passed, inbox_sender.clone(), stop_ingest.clone()));
 
         let (phase_sender, phase) = watch::channel(Phase::Starting);
-        let keeper = Keeper::new(&config, upstream_sender, target_sender, has_api.clone(), handle.clone());
+        let keeper =
+            Keeper::new(&config, limits.identify, upstream_sender, target_sender, has_api.clone(), handle.clone());
         let known = keeper.known();
-        tasks.spawn("upstream keeper", keeper.run(phase, stop_ingest.clone()));
+        tasks.spawn("upstream keeper", keeper.run(phase, stop_front.clone(), stop_ingest.clone()));
 
         let proxy = Proxy::new(
             proxy::Options {
@@ -169,7 +196,8 @@ impl Relay {
                     password: credentials.password.reveal().to_owned(),
                 }),
                 stall_timeout: config.stall_timeout,
-                grace: DRAIN,
+                heartbeat: limits.heartbeat,
+                grace: limits.drain,
                 ..http::Options::default()
             },
         };

@@ -26,6 +26,10 @@ const STREAM: Duration = Duration::from_secs(3);
 /// How long to wait before opencode is asked for its version again.
 const AGAIN: Duration = Duration::from_secs(2);
 
+/// How often opencode is asked for its version while there is no stream: a stream that breaks tells that opencode may have
+/// become another, and without one nothing tells.
+pub(super) const IDENTIFY: Duration = Duration::from_secs(10);
+
 /// What is known about the opencode that runs now.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
@@ -41,6 +45,7 @@ pub(super) struct Keeper {
     beside: Option<String>,
     authorization: Option<HeaderValue>,
     uses_stream: bool,
+    identify: Duration,
     upstream: watch::Sender<Option<Upstream>>,
     target: watch::Sender<Target>,
     has_api: Arc<AtomicBool>,
@@ -51,6 +56,7 @@ pub(super) struct Keeper {
 impl Keeper {
     pub(super) fn new(
         config: &Config,
+        identify: Duration,
         upstream: watch::Sender<Option<Upstream>>,
         target: watch::Sender<Target>,
         has_api: Arc<AtomicBool>,
@@ -64,6 +70,7 @@ impl Keeper {
             beside,
             authorization: config.credentials.as_ref().and_then(authorization),
             uses_stream: config.witness != Witness::Log,
+            identify,
             upstream,
             target,
             has_api,
@@ -77,9 +84,21 @@ impl Keeper {
         self.known.subscribe()
     }
 
-    /// Keeps until the stop. `phase` is what the supervisor says; beside a running opencode nobody says anything.
-    pub(super) async fn run(self, phase: watch::Receiver<Phase>, stop: Stop) {
-        let _ = stop.or(self.keep(phase)).await;
+    /// Keeps until the stop. `phase` is what the supervisor says; beside a running opencode nobody says anything. Once
+    /// `leaving` is pulled, requests do not wait for an opencode that is still starting: they would use up the grace.
+    pub(super) async fn run(self, phase: watch::Receiver<Phase>, leaving: Stop, stop: Stop) {
+        let target = self.target.clone();
+        let give_up = async {
+            leaving.pulled().await;
+            target.send_if_modified(|target| {
+                let starts = *target == Target::Starting;
+                if starts {
+                    *target = Target::Down { reason: "the relay is stopping".to_owned() };
+                }
+                starts
+            });
+        };
+        let _ = stop.or(async { tokio::join!(self.keep(phase), give_up) }).await;
     }
 
     async fn keep(self, mut phase: watch::Receiver<Phase>) {
@@ -132,14 +151,12 @@ impl Keeper {
         };
         loop {
             self.identify(&upstream).await;
-            // A stream that is connected again may be another release's.
-            loop {
-                if stream.changed().await.is_err() {
-                    return std::future::pending().await;
-                }
-                if *stream.borrow_and_update() == StreamState::Connected {
-                    break;
-                }
+            // A stream that broke, or is connected again, may be another release's.
+            let connected = *stream.borrow_and_update() == StreamState::Connected;
+            let wait = async { if connected { std::future::pending().await } else { sleep(self.identify).await } };
+            tokio::select! {
+                changed = stream.changed() => if changed.is_err() { return std::future::pending().await },
+                () = wait => {}
             }
         }
     }
@@ -164,6 +181,9 @@ impl Keeper {
                 Err(error) => {
                     if !std::mem::replace(&mut said, true) {
                         tracing::warn!("failed to {error}; trying on");
+                        // Whoever answers next may be another. `has_api` stays: clients that come back meanwhile shall
+                        // find what they had.
+                        self.known.send_if_modified(|known| known.release.take().is_some());
                     }
                 }
             }

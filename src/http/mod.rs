@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http::header::{HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
@@ -22,7 +23,7 @@ pub use self::relay::{Ready, Status};
 pub use self::server::serve;
 pub use self::sse::Clients;
 
-use self::admission::{Admission, Wants};
+use self::admission::{Admission, Grant, Refusal, Wants};
 use self::body::AnswerBody;
 use self::relay::Page;
 use self::socket::Socket;
@@ -187,9 +188,15 @@ impl Front {
         if version == Version::HTTP_10 { response.map(|body| body.reset_on_error(socket.clone())) } else { response }
     }
 
+    /// Asks opencode, but not beyond a stop: what it would admit to has ended then.
+    async fn admit(&self, wants: Wants, request: &Request<Incoming>, peer: SocketAddr) -> Result<Grant, Refusal> {
+        let verdict = self.admission.admit(wants, request.uri(), request.headers(), peer);
+        self.streams.or(verdict).await.unwrap_or_else(|| Err(stopping()))
+    }
+
     async fn page(&self, page: Page, request: &Request<Incoming>, peer: SocketAddr) -> Response<ProxyBody> {
         let cors = if page.is_guarded() {
-            match self.admission.admit(Wants::Server, request.uri(), request.headers(), peer).await {
+            match self.admit(Wants::Server, request, peer).await {
                 Ok(grant) => grant.cors,
                 Err(refusal) => return *refusal,
             }
@@ -214,7 +221,7 @@ impl Front {
             View::Instance | View::Session => Wants::Instance,
             View::Global | View::Api => Wants::Server,
         };
-        let grant = match self.admission.admit(wants, uri, headers, peer).await {
+        let grant = match self.admit(wants, request, peer).await {
             Ok(grant) => grant,
             Err(refusal) => return (*refusal).map(AnswerBody::from),
         };
@@ -235,6 +242,13 @@ impl Front {
         let directory = grant.directory.filter(|_| view == View::Instance);
         sse::open(&self.hub, &self.clients, self.heartbeat, self.streams.clone(), wish, directory, grant.cors)
     }
+}
+
+fn stopping() -> Refusal {
+    let message = "the relay is stopping; try again in a moment";
+    let mut refusal = answer(StatusCode::SERVICE_UNAVAILABLE, "RelayStoppingError", message).map(ProxyBody::from);
+    refusal.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    Box::new(refusal)
 }
 
 fn own(status: StatusCode, name: &str, message: &str) -> Response<AnswerBody> {

@@ -12,6 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 
 use super::socket::Socket;
@@ -24,7 +25,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Most bytes of a connection's read buffer, and so of a request's head; a longer head is answered with 431.
 const BUFFER: usize = 64 << 10;
 
-/// How long a connection that was told to go may take to be gone.
+/// How long a connection that was told to go may take to be gone. Also how long the client of an event stream may take for
+/// what was sent before the stream's end: hyper asks a body for nothing, not even for its end, while the client does not
+/// read, and one that never does must not use up the grace of a stop.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// Serves until `stop` is pulled, then ends in order: listeners closed, event streams ended as errors, the other
@@ -139,8 +142,8 @@ async fn connection(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, pe
         .max_buf_size(BUFFER)
         // A client that closes its sending side is gone: that is how an abort shows while its answer is awaited.
         .half_close(false);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service).with_upgrades());
-    let mut draining = false;
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(socket.clone()), service).with_upgrades());
+    let (mut draining, mut last) = (false, Instant::now());
     loop {
         tokio::select! {
             biased;
@@ -152,9 +155,10 @@ async fn connection(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, pe
                 break;
             }
             () = server.drain.pulled(), if !draining => {
-                draining = true;
+                (draining, last) = (true, Instant::now() + LAST_WAIT);
                 connection.as_mut().graceful_shutdown();
             }
+            () = sleep_until(last), if draining && socket.carries_stream() => break,
         }
     }
     drop(permit);

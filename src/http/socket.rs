@@ -5,6 +5,7 @@ use std::io;
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -24,13 +25,17 @@ const READ: usize = 64 << 10;
 
 /// The connection. Clones are the same socket; only one of them may read and write.
 #[derive(Clone, Debug)]
-pub(super) struct Socket(Arc<TcpStream>);
+pub(super) struct Socket {
+    stream: Arc<TcpStream>,
+    /// Set once and never taken back: an event stream is the last answer on its connection.
+    carries_stream: Arc<AtomicBool>,
+}
 
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> Self {
-        let socket = Self(Arc::new(stream));
+        let socket = Self { stream: Arc::new(stream), carries_stream: Arc::default() };
         // None of these is worth losing a client for.
-        let _ = socket.0.set_nodelay(true);
+        let _ = socket.stream.set_nodelay(true);
         let _ = socket.options().set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
         socket
     }
@@ -38,8 +43,14 @@ impl Socket {
     /// From now on this connection carries an event stream: the kernel holds little for it, and ends it when the client
     /// takes nothing for `stall`.
     pub(super) fn carry_stream(&self, stall: Duration) -> io::Result<()> {
+        self.carries_stream.store(true, Ordering::Relaxed);
         self.options().set_send_buffer_size(STREAM_BUFFER)?;
         self.options().set_tcp_user_timeout(Some(stall))
+    }
+
+    /// Whether it carries an event stream.
+    pub(super) fn carries_stream(&self) -> bool {
+        self.carries_stream.load(Ordering::Relaxed)
     }
 
     /// From now on closing is a reset: for HTTP/1.0, where a plain close would look like a complete answer.
@@ -48,16 +59,16 @@ impl Socket {
     }
 
     fn options(&self) -> SockRef<'_> {
-        SockRef::from(&*self.0)
+        SockRef::from(&*self.stream)
     }
 }
 
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.0.poll_read_ready(context))?;
+            ready!(self.stream.poll_read_ready(context))?;
             let room = buffer.remaining().min(READ);
-            match self.0.try_read(buffer.initialize_unfilled_to(room)) {
+            match self.stream.try_read(buffer.initialize_unfilled_to(room)) {
                 Ok(count) => {
                     buffer.advance(count);
                     return Poll::Ready(Ok(()));
@@ -106,8 +117,8 @@ impl Socket {
         write: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.0.poll_write_ready(context))?;
-            match write(&self.0) {
+            ready!(self.stream.poll_write_ready(context))?;
+            match write(&self.stream) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 done => return Poll::Ready(done),
             }

@@ -4,6 +4,7 @@
 
 mod clients;
 mod command;
+mod crowd;
 mod faults;
 mod kit;
 mod layering;
@@ -15,6 +16,7 @@ mod real_crash;
 mod real_log;
 mod real_restart;
 mod reconcile;
+mod shutdown;
 mod standin;
 mod supervise;
 mod supply;

@@ -12,7 +12,9 @@ use hyper::{Request, StatusCode, header};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use memchr::memchr2;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -71,6 +73,9 @@ pub enum AskError {
     /// 200, but something else than JSON.
     #[error("ask opencode: it answered with {0} instead of JSON")]
     NoJson(String),
+    /// 200 and called JSON, but not readable, or not whole.
+    #[error("ask opencode: its JSON cannot be read: {0}")]
+    BrokenJson(serde_json::Error),
 }
 
 /// Asks until the stop.
@@ -128,5 +133,30 @@ async fn answer(
         return Err(AskError::NoJson(kind.map_or("no content type".into(), std::borrow::Cow::into_owned)));
     }
     let body = Limited::new(response.into_body(), BODY).collect().await.map_err(AskError::Broken)?;
-    Ok(body.to_bytes())
+    one_line(body.to_bytes())
+}
+
+/// Checks that it is JSON, and makes it one line: parts of it go into events as they stand, and a frame is a line.
+fn one_line(body: Bytes) -> Result<Bytes, AskError> {
+    serde_json::from_slice::<&RawValue>(&body).map_err(AskError::BrokenJson)?;
+    if memchr2(b'\n', b'\r', &body).is_none() {
+        return Ok(body);
+    }
+    // Inside a text they would be escaped; these are between.
+    Ok(body.iter().map(|&byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_json_on_one_line() {
+        let read = |text: &'static [u8]| one_line(Bytes::from_static(text));
+        assert_eq!(read(b"[1, \"a\\n\"]").unwrap(), "[1, \"a\\n\"]");
+        assert_eq!(read(b"{\n\t\"a\":\r\n1}\n").unwrap(), "{ \t\"a\":  1} ");
+        for broken in [&b""[..], b"[", b"[1,", b"{\"a\":1", b"tru", b"[] []", b"\"\xff\"", b"<html>"] {
+            assert!(matches!(read(broken), Err(AskError::BrokenJson(_))), "{broken:?}");
+        }
+    }
 }

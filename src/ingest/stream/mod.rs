@@ -29,11 +29,21 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// later, because asking again leaves a listener behind in it.
 const HEAD: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(30));
 
-/// How long the stream may show nothing. opencode's heartbeat comes every 10 s (FACTS §1).
-const SILENCE: Duration = Duration::from_secs(25);
-
 /// Waits between attempts: the first, doubling up to the last, each with jitter of a quarter.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
+/// The stream witness's settings.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long the stream may show nothing, not one byte. opencode's heartbeat comes every 10 s (FACTS §1).
+    pub silence: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { silence: Duration::from_secs(25) }
+    }
+}
 
 /// What the stream tells the pipeline.
 #[derive(Debug)]
@@ -67,7 +77,7 @@ enum Ended {
     Refused(hyper::StatusCode),
     #[error("opencode answered GET /global/event with {0} instead of an event stream; is this an opencode server?")]
     NoStream(String),
-    #[error("the stream showed nothing for {} s, not even a heartbeat", .0.as_secs())]
+    #[error("the stream showed nothing for {0:?}, not even a heartbeat")]
     Silent(Duration),
     #[error("the stream ended")]
     Closed,
@@ -88,7 +98,7 @@ struct Troubles {
 }
 
 /// Keeps the stream open until the stop. Reconnects at once when opencode's address changes.
-pub async fn follow(mut upstream: UpstreamWatch, out: Sender, tasks: Tasks, stop: Stop) {
+pub async fn follow(options: Options, mut upstream: UpstreamWatch, out: Sender, tasks: Tasks, stop: Stop) {
     let mut troubles = Troubles::default();
     loop {
         let Some(address) = upstream.borrow_and_update().clone() else {
@@ -107,7 +117,7 @@ pub async fn follow(mut upstream: UpstreamWatch, out: Sender, tasks: Tasks, stop
                 troubles = Troubles::default();
                 None
             }
-            ended = connection(&address, &out, &tasks, &mut troubles) => Some(ended),
+            ended = connection(&options, &address, &out, &tasks, &mut troubles) => Some(ended),
         };
         let reason = match ended {
             Some(Ended::NoPipeline) => return,
@@ -143,7 +153,13 @@ fn doubled((first, last): (Duration, Duration), times: u32) -> Duration {
     first.saturating_mul(1 << times.min(10)).min(last)
 }
 
-async fn connection(upstream: &Upstream, out: &Sender, tasks: &Tasks, troubles: &mut Troubles) -> Ended {
+async fn connection(
+    options: &Options,
+    upstream: &Upstream,
+    out: &Sender,
+    tasks: &Tasks,
+    troubles: &mut Troubles,
+) -> Ended {
     let connect = timeout(CONNECT, TcpStream::connect(&*upstream.authority)).await;
     let socket = match connect {
         Err(_) => return Ended::Slow(CONNECT),
@@ -184,16 +200,16 @@ async fn connection(upstream: &Upstream, out: &Sender, tasks: &Tasks, troubles: 
     if out.send(super::Message::Stream(Message::Connected)).await.is_err() {
         return Ended::NoPipeline;
     }
-    read(response.into_body(), out, troubles).await
+    read(options, response.into_body(), out, troubles).await
 }
 
-async fn read(mut body: hyper::body::Incoming, out: &Sender, troubles: &mut Troubles) -> Ended {
+async fn read(options: &Options, mut body: hyper::body::Incoming, out: &Sender, troubles: &mut Troubles) -> Ended {
     let mut parser = Parser::default();
     let mut frames = Vec::new();
     let mut delivered = 0usize;
     loop {
-        let frame = match timeout(SILENCE, body.frame()).await {
-            Err(_) => return Ended::Silent(SILENCE),
+        let frame = match timeout(options.silence, body.frame()).await {
+            Err(_) => return Ended::Silent(options.silence),
             Ok(None) => return Ended::Closed,
             Ok(Some(Err(error))) => return Ended::Broken(error),
             Ok(Some(Ok(frame))) => frame,

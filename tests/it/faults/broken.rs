@@ -61,7 +61,9 @@ async fn without_a_stream(mode: Mode) {
 #[tokio::test]
 async fn streams_that_are_none() {
     bounded(async {
-        let modes = [Mode::Refuse(401), Mode::Refuse(500), Mode::Html, Mode::Nonsense, Mode::CloseAtOnce, Mode::Mute];
+        let refusals = [Mode::Refuse(401), Mode::Refuse(500), Mode::Refuse(204)];
+        let oddities = [Mode::Html, Mode::Nonsense, Mode::CloseAtOnce, Mode::Mute, Mode::EndlessHead];
+        let modes = refusals.into_iter().chain(oddities);
         futures_util::future::join_all(modes.map(without_a_stream)).await;
     })
     .await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use opencode_relay::app;
+use opencode_relay::app::{self, Limits};
 use opencode_relay::config::{Input, load};
 use opencode_relay::stop::{Stop, Tasks};
 use serde_json::Value;
@@ -26,19 +26,28 @@ impl Relay {
     /// Over a stand-in, with its bus log, and with more flags; ready when this returns.
     pub(crate) async fn over(standin: &StandIn, flags: &[(&'static str, &str)]) -> Self {
         let relay = Self::start(standin, flags).await;
+        relay.ready(flags).await;
+        relay
+    }
+
+    /// Waits until all its witnesses are there.
+    pub(crate) async fn ready(&self, flags: &[(&'static str, &str)]) {
         let has_log = !flags.iter().any(|flag| [("witness", "stream"), ("log", "none")].contains(flag));
-        relay
-            .until("ready", |status| {
-                let follows = status["witnesses"]["log"]["state"] == "following" || !has_log;
-                let streams = status["witnesses"]["stream"]["state"] == "connected" || status["witness"] == "log";
-                follows && streams && status["upstream"]["version"].is_string()
-            })
-            .await;
-        relay
+        self.until("ready", |status| {
+            let follows = status["witnesses"]["log"]["state"] == "following" || !has_log;
+            let streams = status["witnesses"]["stream"]["state"] == "connected" || status["witness"] == "log";
+            follows && streams && status["upstream"]["version"].is_string()
+        })
+        .await;
     }
 
     /// The same, but not waited for.
     pub(crate) async fn start(standin: &StandIn, flags: &[(&'static str, &str)]) -> Self {
+        Self::limited(standin, flags, Limits::default()).await
+    }
+
+    /// The same, with limits that users have no setting for.
+    pub(crate) async fn limited(standin: &StandIn, flags: &[(&'static str, &str)], limits: Limits) -> Self {
         let (url, log) = (standin.url(), standin.log_source());
         let mut all = vec![("listen", "127.0.0.1:0"), ("upstream", url.as_str())];
         if !flags.contains(&("witness", "stream")) && !flags.iter().any(|(key, _)| *key == "log") {
@@ -47,7 +56,7 @@ impl Relay {
         all.extend(flags);
         let flags = all.into_iter().map(|(key, value)| (key, vec![value.to_owned()])).collect();
         let config = load(&Input { flags, ..Input::default() }).unwrap();
-        let relay = app::Relay::bind(config).await.unwrap();
+        let relay = app::Relay::bind(config).await.unwrap().with_limits(limits);
         let base = format!("http://{}", relay.addresses()[0]);
         let stop = Stop::new();
         let watched = stop.clone();

@@ -15,7 +15,7 @@ use crate::support::sse::{Frame, Stream};
 const AWAY: usize = 5_000;
 
 /// An event with a number.
-pub(super) fn numbered(number: usize, session: &str) -> String {
+pub(crate) fn numbered(number: usize, session: &str) -> String {
     format!(
         r#"{{"directory":"{DIRECTORY}","project":"p","payload":{{"id":"evt_{number}","type":"test.numbered","properties":{{"sessionID":"{session}","number":{number}}}}}}}"#
     )

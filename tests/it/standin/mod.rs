@@ -33,6 +33,11 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// What may wait to be written to the stream; more is a mistake of the test.
 const QUEUE: usize = 1 << 16;
 
+/// The bytes of a stream before its first event: head and greeting.
+pub(crate) fn opening() -> usize {
+    server::opening().len()
+}
+
 /// How `GET /global/event` is answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -48,6 +53,25 @@ pub(crate) enum Mode {
     CloseAtOnce,
     /// Bytes that are no HTTP.
     Nonsense,
+    /// A head without end, as fast as it is taken.
+    EndlessHead,
+}
+
+/// How everything but the stream is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Rest {
+    #[default]
+    Healthy,
+    /// With this status and opencode's error shape.
+    Status(u16),
+    /// Not at all; the connection stays open.
+    Mute,
+    /// A reset in the middle of the body.
+    HalfBody,
+    /// 200, and a web page.
+    Page,
+    /// 200, `application/json`, and the first half of the JSON as if it were the whole.
+    HalfJson,
 }
 
 /// What the connection of the stream is told.
@@ -63,7 +87,14 @@ enum Order {
 #[derive(Default)]
 struct Inner {
     state: State,
+    version: String,
     mode: Mode,
+    rest: Rest,
+    /// The next stream that is granted breaks after so many bytes, head included.
+    break_after: Option<usize>,
+    /// Questions about the state that are being answered, now and at most.
+    asking: usize,
+    most_asking: usize,
     stream: Option<mpsc::Sender<Order>>,
     requests: HashMap<String, usize>,
     open: usize,
@@ -75,8 +106,9 @@ struct Inner {
 }
 
 struct Shared {
-    version: String,
     inner: Mutex<Inner>,
+    /// Lets the bodies of `/test/half` go on.
+    bodies: Stop,
     /// How many streams were asked for, and how many were granted.
     asked: watch::Sender<usize>,
     granted: watch::Sender<usize>,
@@ -87,7 +119,14 @@ pub(crate) struct StandIn {
     address: SocketAddr,
     shared: Arc<Shared>,
     folder: TempDir,
+    process: Mutex<Process>,
+}
+
+/// What dies with the process.
+#[derive(Default)]
+struct Process {
     stop: Stop,
+    tasks: Tasks,
 }
 
 impl StandIn {
@@ -95,8 +134,8 @@ impl StandIn {
     pub(crate) async fn start(version: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let shared = Arc::new(Shared {
-            version: version.to_owned(),
-            inner: Mutex::default(),
+            inner: Mutex::new(Inner { version: version.to_owned(), ..Inner::default() }),
+            bodies: Stop::new(),
             asked: watch::Sender::new(0),
             granted: watch::Sender::new(0),
         });
@@ -104,12 +143,35 @@ impl StandIn {
             address: listener.local_addr().unwrap(),
             shared: shared.clone(),
             folder: tempfile::tempdir().unwrap(),
-            stop: Stop::new(),
+            process: Mutex::default(),
         };
         standin.log_bytes(b"");
-        let (stop, tasks) = (standin.stop.clone(), Tasks::new());
-        tasks.clone().spawn("stand-in", server::run(listener, shared, tasks, stop));
+        standin.run(listener);
         standin
+    }
+
+    fn run(&self, listener: TcpListener) {
+        let process = Process::default();
+        let (stop, tasks) = (process.stop.clone(), process.tasks.clone());
+        tasks.clone().spawn("stand-in", server::run(listener, self.shared.clone(), tasks, stop));
+        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = process;
+    }
+
+    /// Dies: nobody listens, every connection is gone, and so is what opencode keeps in memory: the turns that ran, the
+    /// permissions and questions that were open, the terminals.
+    pub(crate) async fn kill(&self) {
+        let process = std::mem::take(&mut *self.process.lock().unwrap_or_else(PoisonError::into_inner));
+        process.stop.pull();
+        process.tasks.finish(SOON).await.unwrap();
+        let mut inner = self.inner();
+        inner.stream = None;
+        inner.state.crash();
+    }
+
+    /// Listens again at the same address, perhaps as another release.
+    pub(crate) async fn revive(&self, version: &str) {
+        self.inner().version = version.to_owned();
+        self.run(TcpListener::bind(self.address).await.unwrap());
     }
 
     pub(crate) fn url(&self) -> String {
@@ -136,6 +198,26 @@ impl StandIn {
     /// From the next connection on.
     pub(crate) fn set_mode(&self, mode: Mode) {
         self.inner().mode = mode;
+    }
+
+    /// From now on.
+    pub(crate) fn set_rest(&self, rest: Rest) {
+        self.inner().rest = rest;
+    }
+
+    /// The next stream breaks after so many bytes on the wire, head and chunk sizes included.
+    pub(crate) fn break_after(&self, bytes: usize) {
+        self.inner().break_after = Some(bytes);
+    }
+
+    /// Lets the bodies of `/test/half` go on to their end.
+    pub(crate) fn finish_bodies(&self) {
+        self.shared.bodies.pull();
+    }
+
+    /// How many questions about the state were being answered at the same time, at most.
+    pub(crate) fn most_asking(&self) -> usize {
+        self.inner().most_asking
     }
 
     /// From now on answers about the state are old when they arrive, by up to this much.
@@ -261,7 +343,7 @@ impl StandIn {
 
 impl Drop for StandIn {
     fn drop(&mut self) {
-        self.stop.pull();
+        self.process.get_mut().unwrap_or_else(PoisonError::into_inner).stop.pull();
     }
 }
 

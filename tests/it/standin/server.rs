@@ -6,15 +6,21 @@ use std::time::Duration;
 use opencode_relay::stop::{Stop, Tasks};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use socket2::SockRef;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-use super::{DIRECTORY, Mode, Order, QUEUE, Shared};
+use super::{DIRECTORY, Mode, Order, QUEUE, Rest, Shared};
 
 const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
     cache-control: no-cache, no-transform\r\nx-accel-buffering: no\r\ntransfer-encoding: chunked\r\n\r\n";
 const GREETING: &str = "data: {\"payload\":{\"id\":\"evt_hello\",\"type\":\"server.connected\",\"properties\":{}}}\n\n";
+
+/// What every stream begins with.
+pub(super) fn opening() -> String {
+    format!("{STREAM_HEAD}{:x}\r\n{GREETING}\r\n", GREETING.len())
+}
 
 pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>, tasks: Tasks, stop: Stop) {
     while let Some(Ok((socket, _))) = stop.or(listener.accept()).await {
@@ -79,26 +85,100 @@ async fn serve(mut socket: BufReader<TcpStream>, shared: &Arc<Shared>) -> std::i
         if request.path == "/global/event" {
             return stream(socket, shared).await;
         }
+        if request.path.starts_with("/test/") || request.path.starts_with("/pty/") {
+            return long(socket, &request, shared).await;
+        }
+        let _asking = Asking::new(shared);
         let (status, kind, body) = answer(&request, shared);
         tokio::time::sleep(shared.late()).await;
+        let rest = shared.inner().rest;
+        let (status, kind, body) = match rest {
+            Rest::Healthy | Rest::Mute | Rest::HalfBody => (status, kind, body),
+            Rest::Status(status) => {
+                (status, JSON, json!({"name": "UnknownError", "data": {"message": "no"}}).to_string())
+            }
+            Rest::Page => (200, HTML, PAGE.to_owned()),
+            Rest::HalfJson => (status, kind, body[..body.len() / 2].to_owned()),
+        };
+        if rest == Rest::Mute {
+            return deaf(socket).await;
+        }
         let head = format!("HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", body.len());
-        socket.write_all(format!("{head}{body}").as_bytes()).await?;
+        let whole = format!("{head}{body}");
+        if rest == Rest::HalfBody {
+            socket.write_all(&whole.as_bytes()[..head.len() + body.len() / 2]).await?;
+            return SockRef::from(socket.get_ref()).set_linger(Some(Duration::ZERO));
+        }
+        socket.write_all(whole.as_bytes()).await?;
         socket.flush().await?;
     }
     Ok(())
 }
 
+/// Takes what comes until the peer has had enough of it.
+async fn deaf(mut socket: BufReader<TcpStream>) -> std::io::Result<()> {
+    tokio::io::copy(&mut socket, &mut tokio::io::sink()).await.map(|_| ())
+}
+
+/// Answers that take their time: `/test/half` sends the second half of its body when it is told to, `/test/endless`
+/// sends one for ever, `/test/silent` never answers, and `/pty/…` switches to an echo.
+async fn long(mut socket: BufReader<TcpStream>, request: &Request, shared: &Arc<Shared>) -> std::io::Result<()> {
+    match request.path.as_str() {
+        "/test/half" => {
+            socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab").await?;
+            shared.bodies.pulled().await;
+            socket.write_all(b"cd").await?;
+            deaf(socket).await
+        }
+        "/test/endless" => {
+            socket.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await?;
+            loop {
+                socket.write_all(b"4\r\nmore\r\n").await?;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        "/test/silent" => deaf(socket).await,
+        _ => {
+            let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+            socket.write_all(head.as_bytes()).await?;
+            let (mut reading, mut writing) = tokio::io::split(socket);
+            tokio::io::copy(&mut reading, &mut writing).await.map(|_| ())
+        }
+    }
+}
+
+/// Counts a question for as long as it is answered.
+struct Asking<'a>(&'a Shared);
+
+impl<'a> Asking<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        let mut inner = shared.inner();
+        inner.asking += 1;
+        inner.most_asking = inner.most_asking.max(inner.asking);
+        Self(shared)
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.inner().asking -= 1;
+    }
+}
+
+const JSON: &str = "application/json";
+const HTML: &str = "text/html; charset=utf-8";
+const PAGE: &str = "<!doctype html><title>opencode</title>";
+
 fn answer(request: &Request, shared: &Shared) -> (u16, &'static str, String) {
-    const JSON: &str = "application/json";
     if request.path == "/global/health" {
-        return (200, JSON, json!({"healthy": true, "version": shared.version}).to_string());
+        return (200, JSON, json!({"healthy": true, "version": shared.inner().version}).to_string());
     }
     if request.method != "GET" {
         return (200, JSON, "true".into());
     }
     match shared.inner().state.answer(&request.path, request.limit, &request.directory) {
         Some((status, body)) => (status, JSON, body.to_string()),
-        None => (200, "text/html; charset=utf-8", "<!doctype html><title>opencode</title>".into()),
+        None => (200, HTML, PAGE.into()),
     }
 }
 
@@ -129,21 +209,30 @@ async fn stream(mut socket: BufReader<TcpStream>, shared: &Arc<Shared>) -> std::
         Mode::Refuse(status) => Some(format!("HTTP/1.1 {status} No\r\ncontent-length: 0\r\n\r\n")),
         Mode::Html => Some("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>".to_owned()),
         Mode::Mute => Some(String::new()),
-        Mode::CloseAtOnce => Some(format!("{STREAM_HEAD}{:x}\r\n{GREETING}\r\n0\r\n\r\n", GREETING.len())),
+        Mode::CloseAtOnce => Some(format!("{}0\r\n\r\n", opening())),
+        Mode::EndlessHead => {
+            socket.write_all(b"HTTP/1.1 200 OK\r\n").await?;
+            loop {
+                socket.write_all(b"x-more: and more\r\n").await?;
+            }
+        }
         Mode::Nonsense => Some("\u{1}\u{2}nonsense\r\n\r\n".to_owned()),
     };
     if let Some(text) = fixed {
         socket.write_all(text.as_bytes()).await?;
         socket.flush().await?;
-        // Until the peer has had enough of it.
-        return tokio::io::copy(&mut socket, &mut tokio::io::sink()).await.map(|_| ());
+        return deaf(socket).await;
     }
     let (sender, mut orders) = mpsc::channel(QUEUE);
-    shared.inner().stream = Some(sender);
-    socket.write_all(format!("{STREAM_HEAD}{:x}\r\n{GREETING}\r\n", GREETING.len()).as_bytes()).await?;
-    socket.flush().await?;
+    let left = {
+        let mut inner = shared.inner();
+        inner.stream = Some(sender);
+        inner.break_after.take().unwrap_or(usize::MAX)
+    };
+    let (mut reading, writing) = tokio::io::split(socket);
+    let mut writing = Breaking { writing, left };
+    writing.write_all(opening().as_bytes()).await?;
     shared.granted.send_modify(|granted| *granted += 1);
-    let (mut reading, mut writing) = tokio::io::split(socket);
     let mut byte = [0];
     loop {
         tokio::select! {
@@ -151,15 +240,27 @@ async fn stream(mut socket: BufReader<TcpStream>, shared: &Arc<Shared>) -> std::
                 Some(Order::Chunk(bytes)) => {
                     let head = format!("{:x}\r\n", bytes.len());
                     writing.write_all(&[head.as_bytes(), &bytes, b"\r\n"].concat()).await?;
-                    writing.flush().await?;
                 }
-                Some(Order::Finish) => {
-                    writing.write_all(b"0\r\n\r\n").await?;
-                    return writing.flush().await;
-                }
+                Some(Order::Finish) => return writing.write_all(b"0\r\n\r\n").await,
                 Some(Order::Cut) | None => return Ok(()),
             },
             _ = reading.read(&mut byte) => return Ok(()),
         }
+    }
+}
+
+/// Writes so many bytes; whoever writes more loses the connection behind the last of them.
+struct Breaking {
+    writing: WriteHalf<BufReader<TcpStream>>,
+    left: usize,
+}
+
+impl Breaking {
+    async fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let kept = bytes.len().min(self.left);
+        self.left -= kept;
+        self.writing.write_all(&bytes[..kept]).await?;
+        self.writing.flush().await?;
+        if kept < bytes.len() { Err(std::io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
     }
 }

@@ -92,6 +92,14 @@ impl State {
         }
     }
 
+    /// Forgets what opencode keeps in memory only.
+    pub(super) fn crash(&mut self) {
+        self.statuses.clear();
+        self.permissions.clear();
+        self.questions.clear();
+        self.terminals.clear();
+    }
+
     /// The answer to a GET; `None` for a path that opencode answers with its web app.
     pub(super) fn answer(&self, path: &str, limit: Option<usize>, directory: &str) -> Option<(u16, Value)> {
         let here = |session: &str| self.find(session).is_none_or(|session| session.info["directory"] == directory);

@@ -20,6 +20,11 @@ fn event(n: u64) -> Event {
     event
 }
 
+/// In memory where that can be had: what is tested here is not the disk, and some tests wait for it hundreds of times.
+fn temporary() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 fn batch(numbers: std::ops::Range<u64>) -> Batch {
     Batch { events: numbers.map(event).collect(), ..Batch::default() }
 }
@@ -29,7 +34,8 @@ fn options(bytes: usize) -> Options {
 }
 
 fn open(folder: &Path) -> (Journal, Restored) {
-    Journal::open(folder, options(1 << 30)).unwrap()
+    // Old enough for the times that tests make up.
+    Journal::open(folder, Options { bytes: 1 << 30, age: Duration::from_secs(1 << 40) }).unwrap()
 }
 
 /// Everything after a position, wherever it is.
@@ -114,7 +120,7 @@ fn memory_drops_by_size_and_by_age_and_says_so() {
 
 #[test]
 fn a_kill_and_a_stop_lose_nothing_and_change_nothing() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temporary();
     let (journal, restored) = open(folder.path());
     assert!(restored.notes.is_empty() && restored.recent.is_empty());
     let epoch = journal.epoch();
@@ -175,7 +181,7 @@ proptest! {
     /// Whatever is done in whatever order: a journal on disk is a list whose beginning is dropped, and nothing else.
     #[test]
     fn a_journal_is_a_list(steps in steps()) {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = temporary();
         let open = || Journal::open(folder.path(), options(SMALL)).unwrap();
         let (mut journal, _) = open();
         let epoch = journal.epoch();
@@ -229,3 +235,6 @@ proptest! {
         prop_assert!(fill.bytes <= SMALL as u64, "{:?}", fill);
     }
 }
+
+mod damage;
+mod epochs;

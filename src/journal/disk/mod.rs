@@ -44,6 +44,8 @@ use folder::Mark;
 
 pub(super) use failure::Failure;
 pub(super) use folder::{Folder, FolderError, wal_size};
+#[cfg(test)]
+pub(super) use row::checksum;
 pub(super) use schema::VERSION;
 
 /// How long a lock that somebody else holds (a person with `sqlite3`) is waited for.

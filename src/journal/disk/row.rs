@@ -177,7 +177,7 @@ impl Checksum {
 }
 
 /// The checksum of a short row of texts.
-pub(super) fn checksum(texts: &[&str]) -> u32 {
+pub(in crate::journal) fn checksum(texts: &[&str]) -> u32 {
     let mut checksum = Checksum::default();
     for text in texts {
         checksum.text(Some(text.as_bytes()));

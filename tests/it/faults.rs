@@ -6,6 +6,6 @@ mod dropped;
 mod fan;
 mod lines;
 mod log_only;
-mod relay;
+pub(crate) mod relay;
 mod replay;
 mod resume;

@@ -5,6 +5,7 @@
 mod clients;
 mod command;
 mod faults;
+mod journal;
 mod kit;
 mod layering;
 mod measure;

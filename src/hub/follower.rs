@@ -91,7 +91,9 @@ pub(super) fn place(last_id: Option<&str>, journal: &Journal, tail: Seq) -> (Wor
 }
 
 /// Records on their way from the journal's file.
-struct Reading(Pin<Box<dyn Future<Output = Result<Vec<Arc<Record>>, Expired>> + Send>>);
+struct Reading(Pin<Box<dyn Future<Output = Fetched> + Send>>);
+
+type Fetched = Result<Vec<Arc<Record>>, Expired>;
 
 impl fmt::Debug for Reading {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

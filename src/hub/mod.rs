@@ -56,7 +56,6 @@ impl Hub {
     }
 
     /// Shows records that the journal has already to every follower. `pending`, if it changed, is true as of the last one.
-    #[expect(clippy::needless_pass_by_value, reason = "what was published is nobody's to publish again")]
     pub fn publish(&self, records: Vec<Arc<Record>>, pending: Option<Arc<[Event]>>) {
         let mut tail = self.tail();
         if let Some(pending) = pending {

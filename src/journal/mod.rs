@@ -1,7 +1,7 @@
 //! The journal: every event clients were or will be sent, numbered, for those who come back.
 //!
 //! Only the pipeline appends; the hub reads for clients that are behind. The newest records are in memory; with a state
-//! folder all of them, as far as the limits reach, are also in a file (see [`disk`]), which an appended batch is in
+//! folder all of them, as far as the limits reach, are also in a file (`disk` says what is in it), which an appended batch is in
 //! before [`Journal::append`] returns it. When the file cannot be written, the journal goes on in memory and comes back
 //! to the file when it can.
 //!
@@ -171,6 +171,7 @@ impl Journal {
         let opened = store::open(folder)?;
         let mut ring = Ring::after(opened.newest);
         ring.extend(opened.recent.iter().cloned());
+        ring.trim(options.bytes.min(AT_HAND), 0);
         let memory = Memory { epochs: opened.epochs, ring, file: None };
         let health = Health { path: Some(opened.store.file_path()), degraded: None };
         let restored = Restored { notes: opened.store.notes().clone(), recent: opened.recent };
@@ -287,7 +288,7 @@ impl Shared {
         let mut memory = self.write_memory();
         memory.ring.extend(records.iter().cloned());
         memory.ring.trim(limit, self.expired(now));
-        memory.file = memory.reaching(file);
+        memory.follow(file);
         records
     }
 
@@ -346,9 +347,14 @@ impl Memory {
         self.file.as_ref().map_or(oldest, |file| file.oldest.min(oldest))
     }
 
-    /// What the file is good for: nothing, if events between it and those in memory were lost.
-    fn reaching(&self, file: Option<(Kept, Seq)>) -> Option<Kept> {
-        file.and_then(|(kept, newest)| (self.ring.oldest() <= newest.next()).then_some(kept))
+    /// Takes note of what is in the file. It is good for nothing if events between it and those in memory were lost.
+    fn follow(&mut self, file: Option<(Kept, Seq)>) {
+        let oldest = self.ring.oldest();
+        let reaches = |newest: Seq| oldest <= newest.next();
+        if self.file.is_some() && file.as_ref().is_some_and(|(_, newest)| !reaches(*newest)) {
+            tracing::warn!("events before {oldest} are lost to clients that come back: memory is full too");
+        }
+        self.file = file.and_then(|(kept, newest)| reaches(newest).then_some(kept));
     }
 }
 

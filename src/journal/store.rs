@@ -164,6 +164,19 @@ impl Store {
         self.number
     }
 
+    #[cfg(test)]
+    pub(super) fn disk(&self) -> &Disk {
+        self.disk.as_ref().unwrap()
+    }
+
+    /// Lets the next append or round of upkeep try the disk again.
+    #[cfg(test)]
+    pub(super) fn retry_now(&mut self) {
+        if let Some(degraded) = &mut self.degraded {
+            degraded.retry = Instant::now();
+        }
+    }
+
     pub(super) fn is_degraded(&self) -> bool {
         self.degraded.is_some()
     }
@@ -235,7 +248,7 @@ impl Store {
         if Instant::now() < degraded.retry {
             return;
         }
-        match self.save_all(shared, records) {
+        match self.come_back(shared, records) {
             Ok(()) => {
                 self.degraded = None;
                 lock(&shared.health).degraded = None;
@@ -249,6 +262,14 @@ impl Store {
                 }
                 tracing::debug!("the journal still cannot be written: {failure}");
             }
+        }
+    }
+
+    /// Writes what is in memory and not in the file; a damaged one is replaced.
+    fn come_back(&mut self, shared: &Shared, records: &[Arc<Record>]) -> Result<(), Failure> {
+        match self.save_all(shared, records) {
+            Err(Failure::Corrupt(reason)) => self.replace(shared, records, &reason),
+            result => result,
         }
     }
 
@@ -299,11 +320,15 @@ impl Store {
                 disk
             }
             none => {
-                let (disk, loaded) = Disk::open(folder)?;
-                // A file that appeared meanwhile is somebody's; what it holds is not this journal.
-                if loaded.epochs.is_some() {
-                    return Err(Failure::Corrupt("another journal took its place".to_owned()));
-                }
+                let disk = match Disk::open(folder) {
+                    Ok((disk, loaded)) if loaded.epochs.is_none() => disk,
+                    // Damaged, or one that could not be read at the start, which this journal is no continuation of.
+                    Ok(_) | Err(Failure::Corrupt(_)) => {
+                        set_aside(folder, "it could not be read before")?;
+                        Disk::open(folder)?.0
+                    }
+                    Err(failure) => return Err(failure),
+                };
                 keep = Seq(first.0 - 1);
                 none.insert(disk)
             }
@@ -338,7 +363,7 @@ impl Shared {
     /// Writes the first things into a file that was opened, or goes on in memory.
     pub(super) fn begin(&self) {
         self.with_store(|store| {
-            if let Err(failure) = store.save_all(self, &[]) {
+            if let Err(failure) = store.come_back(self, &[]) {
                 store.degrade(self, &failure);
             }
         });
@@ -376,13 +401,14 @@ impl Shared {
         let result = work(store);
         let file = store.kept();
         let mut memory = self.write_memory();
-        memory.file = memory.reaching(file);
+        memory.follow(file);
         Some(result)
     }
 
     pub(super) fn close(&self) {
         self.with_store(|store| {
             if let Some(degraded) = &mut store.degraded {
+                // Once more, whatever the pause says.
                 degraded.retry = Instant::now();
                 store.retry(self, &[]);
             }

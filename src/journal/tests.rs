@@ -34,8 +34,12 @@ fn options(bytes: usize) -> Options {
 }
 
 fn open(folder: &Path) -> (Journal, Restored) {
-    // Old enough for the times that tests make up.
-    Journal::open(folder, Options { bytes: 1 << 30, age: Duration::from_secs(1 << 40) }).unwrap()
+    Journal::open(folder, open_options()).unwrap()
+}
+
+/// An age long enough for the times that tests make up.
+fn open_options() -> Options {
+    Options { bytes: 1 << 30, age: Duration::from_secs(1 << 40) }
 }
 
 /// Everything after a position, wherever it is.
@@ -238,3 +242,4 @@ proptest! {
 
 mod damage;
 mod epochs;
+mod full;

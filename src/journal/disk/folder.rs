@@ -61,7 +61,7 @@ impl Folder {
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
         // For people only, so a full disk does not matter here.
-        let _ = lock.set_len(0).and_then(|()| write!(lock, "{}\n", std::process::id()));
+        let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 

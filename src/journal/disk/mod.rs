@@ -262,6 +262,14 @@ impl Disk {
         self.checkpoint()
     }
 
+    /// Lets the file have this many pages more and no others, as a full disk does.
+    #[cfg(test)]
+    pub(super) fn limit_growth(&self, pages: u32) {
+        let count: u32 = self.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        let limit = count.saturating_add(pages);
+        self.connection.query_row(&format!("PRAGMA max_page_count = {limit}"), [], |_| Ok(())).unwrap();
+    }
+
     fn mark(&self, newest: Option<&Arc<Record>>) {
         if let Some(record) = newest
             && let Err(error) = self.mark.write(record.cursor())

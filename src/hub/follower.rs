@@ -356,6 +356,51 @@ mod tests {
         assert_eq!(end, Poll::Pending);
     }
 
+    #[tokio::test]
+    async fn whoever_is_behind_memory_reads_the_file_and_wakes_up() {
+        const EVENTS: u64 = 40;
+        let folder = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(folder.path(), Options::default()).unwrap();
+        let journal = Arc::new(journal);
+        let hub = Hub::new(journal.clone());
+        let place = Place { directory: Some("/p".into()), project: None };
+        // As much as does not fit into memory.
+        let properties = format!(r#"{{"x":"{}"}}"#, "y".repeat(1 << 20));
+        for _ in 0..EVENTS {
+            let event = Event::made(Origin::State, "a", &place, None, "evt_1", &properties);
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+            let now = u64::try_from(now.as_millis()).unwrap();
+            hub.publish(journal.append(Batch { events: vec![event], notes: vec![] }, now), None);
+        }
+        assert!(matches!(journal.read(Seq(0), 1), Ok(Read::InFile)));
+        let id = journal.cursor(Seq(0)).to_string();
+        let follow = || {
+            let scope = Scope { view: View::Instance, directory: None, session: None, types: Types::default() };
+            let mut follower = hub.follow(scope, Some(&id), true);
+            let greeting = follower.poll_frames(&mut Context::from_waker(Waker::noop()));
+            assert!(greeting.is_ready());
+            follower
+        };
+        let mut followers: Vec<Follower> = (0..6).map(|_| follow()).collect();
+        // Some go away while the file is read for them, or while they wait for their turn.
+        for follower in &mut followers {
+            assert!(follower.poll_frames(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        followers.drain(..4);
+        for follower in &mut followers {
+            let mut seqs = Vec::new();
+            while seqs.last() != Some(&EVENTS) {
+                let bytes = std::future::poll_fn(|context| follower.poll_frames(context)).await.unwrap();
+                let text = String::from_utf8(bytes.to_vec()).unwrap();
+                let ids = text.lines().filter_map(|line| line.strip_prefix("id: "));
+                seqs.extend(ids.map(|id| id.parse::<Cursor>().unwrap().seq.0));
+            }
+            assert_eq!(seqs, (1..=EVENTS).collect::<Vec<_>>());
+            assert!(follower.poll_frames(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        assert_eq!(hub.followers(), 2);
+    }
+
     #[test]
     fn ids_that_cannot_be_resumed_say_why() {
         let fixture = Fixture::new(2000);

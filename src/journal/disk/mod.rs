@@ -84,7 +84,7 @@ pub(super) struct Extent {
 impl Extent {
     /// The bytes of the events in the file.
     pub(super) fn bytes(&self) -> u64 {
-        self.total - self.before
+        self.total.saturating_sub(self.before)
     }
 }
 
@@ -158,7 +158,7 @@ impl Disk {
                 oldest_at: oldest.at,
                 newest: newest.seq,
                 total: newest_total,
-                before: total - row::size(oldest),
+                before: total.saturating_sub(row::size(oldest)),
             }
         } else {
             let newest = Seq(first.0.saturating_sub(1));
@@ -190,8 +190,8 @@ impl Disk {
         let mut extent = self.extent;
         put(&transaction, records, &mut extent)?;
         put_notes(&transaction, notes)?;
-        // Twice as many as come, so that it gets less; few enough that nobody notices.
-        trim(&transaction, &mut extent, limits, (records.len() * 2).clamp(16, STEP))?;
+        // Twice as many as come, so that it gets less, and it costs in proportion.
+        trim(&transaction, &mut extent, limits, (records.len() * 2).max(16))?;
         transaction.commit()?;
         self.extent = extent;
         self.mark(records.last());
@@ -335,7 +335,7 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, Failure> {
     Ok(connection)
 }
 
-/// Most rows that are deleted at once: some milliseconds.
+/// Most rows that upkeep deletes at once: some milliseconds.
 const STEP: usize = 500;
 
 fn put(transaction: &Transaction<'_>, records: &[Arc<Record>], extent: &mut Extent) -> Result<(), Failure> {

@@ -41,6 +41,12 @@ impl Origin {
             Self::Bare => "bare",
         }
     }
+
+    /// The origin that this word names.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Stream, Self::State, Self::Bare].into_iter().find(|origin| origin.name() == name)
+    }
 }
 
 /// One event as clients will see it, not yet numbered.

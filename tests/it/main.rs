@@ -18,4 +18,5 @@ mod standin;
 mod supervise;
 mod supply;
 mod support;
+mod tailing;
 mod upstream;

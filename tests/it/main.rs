@@ -22,4 +22,5 @@ mod standin;
 mod supervise;
 mod supply;
 mod support;
+mod tailing;
 mod upstream;

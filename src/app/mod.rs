@@ -117,11 +117,12 @@ impl Relay {
         let (asks_sender, asks) = mpsc::channel(ingest::state::QUEUE);
         let (passed_sender, passed) = mpsc::channel(PASSED);
 
+        let position = restored.notes.get(pipeline::LOG_NOTE).cloned();
         let pipeline = Pipeline::new(pipeline::Parts {
             options: reconcile::Options {
                 witness: witness(config.witness),
                 grace: u64::try_from(config.grace.as_millis()).unwrap_or(u64::MAX),
-                watch: 2_000,
+                watch: config.watch_state.map_or(0, |every| u64::try_from(every.as_millis()).unwrap_or(u64::MAX)),
                 emit_bare: config.emit_bare,
             },
             journal: journal.clone(),
@@ -134,7 +135,7 @@ impl Relay {
         let handle = pipeline.handle();
         // Each signal stops what depends on nothing that an earlier one stopped.
         let (stop_front, stop_ingest, stop_pipeline, stop_rest) = (Stop::new(), Stop::new(), Stop::new(), Stop::new());
-        let pipeline = tasks.spawn("pipeline", pipeline.run(inbox, stop_pipeline.clone()));
+        let pipeline = tasks.spawn("pipeline", on_own_thread(pipeline.run(inbox, stop_pipeline.clone())));
         tasks.spawn(
             "state witness",
             ingest::state::run(asks, upstream.clone(), inbox_sender.clone(), tasks.clone(), stop_ingest.clone()),
@@ -146,8 +147,9 @@ impl Relay {
             tasks.spawn("stream witness", ingest::stream::follow(limits.stream, upstream, out, tasks.clone(), stop));
         }
         if config.witness != Witness::Stream {
-            let (source, start) = (config.log.clone(), ingest::log::Start::End);
-            let follow = ingest::log::follow(source, start, inbox_sender.clone(), stop_ingest.clone());
+            let start =
+                position.map_or(ingest::log::Start::End, |text| ingest::log::Start::After(ingest::log::Position(text)));
+            let follow = ingest::log::follow(config.log.clone(), start, inbox_sender.clone(), stop_ingest.clone());
             tasks.spawn("log witness", follow);
         }
         tasks.spawn("observer", observe(passed, inbox_sender.clone(), stop_ingest.clone()));
@@ -279,6 +281,13 @@ async fn close_journal(journal: Arc<Journal>) {
     if tokio::time::timeout(FINISH, close).await.is_err() {
         tracing::warn!("the journal was not synced within {} s", FINISH.as_secs());
     }
+}
+
+/// Runs where it may wait for the disk: a commit holds up no request.
+async fn on_own_thread(future: impl Future<Output = ()> + Send + 'static) {
+    let runtime = tokio::runtime::Handle::current();
+    // It fails only when the future panicked.
+    let _ = tokio::task::spawn_blocking(move || runtime.block_on(future)).await;
 }
 
 /// Tells the pipeline what passed through the proxy.

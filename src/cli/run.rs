@@ -66,6 +66,13 @@ pub struct Flags {
     #[arg(long, value_name = "DURATION", help_heading = "Witnesses")]
     pub grace: Option<String>,
 
+    /// How often the newest sessions are looked at while somebody listens, for what another opencode process does on
+    /// the same data; or off [default: 2s]
+    ///
+    /// [env: OPENCODE_RELAY_WATCH_STATE]
+    #[arg(long, value_name = "DURATION|off", help_heading = "Witnesses")]
+    pub watch_state: Option<String>,
+
     /// Send events whose content nobody can supply with empty properties [default: false]
     ///
     /// [env: OPENCODE_RELAY_EMIT_BARE]
@@ -168,6 +175,7 @@ impl Flags {
             ("log", self.log),
             ("witness", self.witness),
             ("grace", self.grace),
+            ("watch_state", self.watch_state),
             ("emit_bare", self.emit_bare),
             ("journal", self.journal),
             ("state_dir", self.state_dir),
@@ -220,11 +228,11 @@ mod tests {
 
     #[test]
     fn every_flag_reaches_its_setting() {
-        let line = "--upstream bad --log bad --witness bad --grace bad --emit-bare=bad --journal bad --journal-bytes bad \
+        let line = "--upstream bad --log bad --witness bad --grace bad --watch-state bad --emit-bare=bad --journal bad --journal-bytes bad \
             --state-dir= --journal-age bad --stall-timeout bad --start-timeout bad --password-file /nowhere --username a:b \
             --log-format bad --log-level a=b=c --listen bad";
         let mistakes = flags(line).load([]).unwrap_err();
-        assert_eq!(mistakes.0.len(), 16, "{mistakes}");
+        assert_eq!(mistakes.0.len(), 17, "{mistakes}");
     }
 
     #[test]

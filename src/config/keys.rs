@@ -7,7 +7,7 @@ pub(super) const PREFIX: &str = "OPENCODE_RELAY_";
 pub(super) const CONFIG_VARIABLE: &str = "OPENCODE_RELAY_CONFIG";
 
 /// All keys, as they stand in the file.
-pub(super) const KEYS: [&str; 16] = [
+pub(super) const KEYS: [&str; 17] = [
     "listen",
     "upstream",
     "log",
@@ -19,6 +19,7 @@ pub(super) const KEYS: [&str; 16] = [
     "stall_timeout",
     "start_timeout",
     "grace",
+    "watch_state",
     "emit_bare",
     "password_file",
     "username",

@@ -61,6 +61,8 @@ pub struct Config {
     pub start_timeout: Duration,
     /// How long a line of the bus log may stay without its event before the state is read.
     pub grace: Duration,
+    /// How often the newest sessions are looked at while somebody listens; `None` for never.
+    pub watch_state: Option<Duration>,
     /// Whether events without known content are sent with empty properties.
     pub emit_bare: bool,
     /// The relay's own credentials at opencode.

@@ -93,6 +93,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
     }
 }
 
+/// A duration above zero, or `off`.
+pub(super) fn period(text: &str) -> Result<Option<Duration>, Wrong> {
+    if text.trim() == "off" { Ok(None) } else { duration(text).map(Some) }
+}
+
 /// A size above zero, in bytes.
 pub(super) fn size(text: &str) -> Result<u64, Wrong> {
     const REMEDY: &str = "Write a whole number with its unit, as 512KiB, 64MiB or 2GiB";

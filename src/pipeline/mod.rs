@@ -239,7 +239,7 @@ impl Core {
                         }
                         Item::Hint { session } => self.input(Input::Hint(session), now, asks),
                         Item::Started => self.input(Input::LogBroke, now, asks),
-                        Item::Elsewhere => {}
+                        Item::Elsewhere => self.input(Input::Elsewhere, now, asks),
                         Item::Gap { reason } => {
                             log.gaps += 1;
                             tracing::warn!(reason, "part of the bus log could not be read; reading the state instead");

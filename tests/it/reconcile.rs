@@ -27,7 +27,7 @@ fn fail(outcome: &Outcome, why: &str) -> TestCaseError {
 }
 
 fn config() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(100);
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(200);
     // The same cases in every run, so that a red run means a change; RELAY_SEED tries others.
     let seed = std::env::var("RELAY_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     let rng_seed = RngSeed::Fixed(seed);

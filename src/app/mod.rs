@@ -123,6 +123,7 @@ impl Relay {
             options: reconcile::Options {
                 witness: witness(config.witness),
                 grace: u64::try_from(config.grace.as_millis()).unwrap_or(u64::MAX),
+                watch: 2_000,
                 emit_bare: config.emit_bare,
             },
             journal: journal.clone(),
@@ -260,8 +261,9 @@ async fn observe(mut passed: mpsc::Receiver<proxy::Passed>, out: ingest::Sender,
             continue;
         }
         let in_use = Message::Passed(Passed::InUse(passed.directory.map(Into::into)));
+        let is_write = passed.method != "GET";
         let write = Message::Passed(Passed::Write { path: passed.path, body: passed.body });
-        for message in [in_use, write] {
+        for message in std::iter::once(in_use).chain(is_write.then_some(write)) {
             if out.send(message).await.is_err() {
                 return;
             }

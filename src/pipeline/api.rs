@@ -3,9 +3,12 @@
 //! opencode's own `/api/event` says in `durable` what the twin says, so the v2 frame is sent with the twin, which comes
 //! right behind the event.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use crate::event::{Event, Views, quote};
+use crate::event::{Event, Origin, View, Views, quote};
+use crate::journal::Record;
 
 /// Holds the event that waits for its twin.
 #[derive(Debug, Default)]
@@ -21,6 +24,17 @@ struct Durable<'a> {
 }
 
 impl Api {
+    /// Goes on after an earlier run. An event that was shown right before that ended has no twin any more.
+    pub(super) fn restore(past: &[Arc<Record>]) -> Self {
+        // Only releases that have the stream make texts for it.
+        let has_api = past.iter().any(|record| record.event.api.is_some());
+        let newest = past
+            .last()
+            .map(|record| &record.event)
+            .filter(|event| event.origin == Origin::Stream && is_durable(&event.kind) && event.views.has(View::Global));
+        Self { waiting: newest.filter(|_| has_api).cloned() }
+    }
+
     /// Gives an event of the stream its place on `/api/event`. The result comes before it: an event whose twin never
     /// came.
     pub(super) fn prepare(&mut self, event: &mut Event) -> Option<Event> {
@@ -28,7 +42,7 @@ impl Api {
             return self.prepare_twin(event);
         }
         let late = self.flush();
-        if &*event.kind == "server.instance.disposed" || !event.views.has(crate::event::View::Api) {
+        if &*event.kind == "server.instance.disposed" || !event.views.has(View::Api) {
             event.views = event.views.without_api();
         } else if is_durable(&event.kind) {
             self.waiting = Some(event.clone());
@@ -63,7 +77,7 @@ impl Api {
 
     /// Gives an event of ours its text; it has no twin.
     pub(super) fn complete(&self, event: &mut Event) {
-        if event.views.has(crate::event::View::Api) {
+        if event.views.has(View::Api) {
             event.api = render(event, None);
         }
     }

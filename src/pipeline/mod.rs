@@ -6,6 +6,7 @@
 mod api;
 mod status;
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,7 +19,7 @@ use crate::hub::Hub;
 use crate::ingest::state::{Ask, AskError};
 use crate::ingest::{self, Message, Passed, UpstreamWatch};
 use crate::journal::{Batch, Journal, Restored};
-use crate::reconcile::{Effect, Failure, Input, Now, Options, Reconcile};
+use crate::reconcile::{Effect, Failure, Input, Now, Options, Past, Reconcile};
 use crate::stop::Stop;
 use api::Api;
 
@@ -26,6 +27,19 @@ pub use status::{LogState, Status, StreamState};
 
 /// Most messages worked off before the events are published.
 const BATCH: usize = 256;
+
+/// Most events of the stream that wait for what happened while the relay was away. More are not held back.
+const DEFERRED: usize = 10_000;
+
+/// How long a position in the log is kept in memory alone, when no event came of the lines before it, in milliseconds.
+/// Lines that are read again after a crash find the accounts as they were before them.
+const LAZY: u64 = 1_000;
+
+/// The journal's note with the position in the log, for [`ingest::log::Start::After`].
+pub const LOG_NOTE: &str = "log";
+
+/// The journal's note with what `reconcile` needs to go on.
+const RECONCILE_NOTE: &str = "reconcile";
 
 /// The parts a pipeline works with.
 #[derive(Debug)]
@@ -70,23 +84,40 @@ struct Core {
     started: Instant,
     /// Events made or taken in this batch, in order.
     events: Vec<Event>,
+    /// Events of the stream that wait for what happened while the relay was away. Nobody knows of them yet.
+    deferred: VecDeque<Event>,
+    /// Somebody followed the events when this was looked up last: with each message and tick, because whoever comes is
+    /// announced by [`Passed::InUse`].
+    is_listened: bool,
+    /// The newest number given.
+    newest: u64,
+    /// Where the log was read up to.
+    position: Option<ingest::log::Position>,
+    /// When the notes have to be kept at the latest, on the steady clock, if they are older than what was read.
+    notes_due: Option<u64>,
 }
 
 impl Pipeline {
-    /// A pipeline that has seen nothing yet.
+    /// A pipeline that goes on after an earlier run, or has seen nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let started = Instant::now();
         let core = Core {
-            reconcile: Reconcile::new(parts.options, Now { steady: 0, wall: wall() }),
+            reconcile: restore(parts.options, &parts.restored, Now { steady: 0, wall: wall() }),
             status: Status::default(),
             stream_state: watch::Sender::default(),
-            api: Api::default(),
+            api: Api::restore(&parts.restored.recent),
             has_api: parts.has_api,
+            newest: parts.journal.fill().newest.0,
             journal: parts.journal,
             hub: parts.hub,
             started,
             events: Vec::new(),
+            deferred: VecDeque::new(),
+            position: None,
+            is_listened: false,
+            // At once: from here on the relay looks.
+            notes_due: Some(0),
         };
         Self { core: Arc::new(Mutex::new(core)), asks: parts.asks, upstream: parts.upstream }
     }
@@ -120,6 +151,7 @@ impl Pipeline {
         while inbox.recv_many(&mut messages, BATCH).await > 0 {
             self.step(&mut messages, false);
         }
+        lock(&self.core).finish(&self.asks);
     }
 
     /// Works off the messages; says when time alone will bring more work.
@@ -130,12 +162,17 @@ impl Pipeline {
             let reachable = self.upstream.borrow_and_update().is_some();
             core.input(Input::Reachable(reachable), now, &self.asks);
         }
+        let is_listened = core.hub.followers() > 0;
+        if std::mem::replace(&mut core.is_listened, is_listened) != is_listened {
+            core.input(Input::Listened(is_listened), now, &self.asks);
+        }
         for message in messages.drain(..) {
             core.message(message, now, &self.asks);
         }
         core.input(Input::Tick, now, &self.asks);
+        core.deliver_deferred(now, &self.asks);
         core.publish(now);
-        let next = core.reconcile.next_tick(now)?;
+        let next = [core.reconcile.next_tick(now), core.notes_due].into_iter().flatten().min()?;
         Some(core.started + Duration::from_millis(next.max(now.steady + 1)))
     }
 }
@@ -190,7 +227,9 @@ impl Core {
             Message::Following { source } => log.follow(source),
             Message::Waiting { reason } => log.wait(reason),
             Message::Ended => log.end(),
-            Message::Lines { items, position: _ } => {
+            Message::Lines { items, position } => {
+                self.position = position.or(self.position.take());
+                self.notes_due.get_or_insert(now.steady + LAZY);
                 for item in items {
                     let log = &mut self.status.log;
                     match item {
@@ -222,9 +261,8 @@ impl Core {
             Message::Alive => self.input(Input::StreamAlive, now, asks),
             Message::Events(events) => {
                 self.status.stream.events += events.len() as u64;
-                for event in events {
-                    self.deliver(event, now, asks);
-                }
+                self.deferred.extend(events);
+                self.deliver_deferred(now, asks);
             }
             Message::Lost { reason } => {
                 self.status.stream.lost += 1;
@@ -233,12 +271,24 @@ impl Core {
             }
             Message::Down { reason } => {
                 self.status.stream.fail(reason);
+                for event in std::mem::take(&mut self.deferred) {
+                    self.deliver(event, now, asks);
+                }
                 // The twin that one event still waited for will not come.
                 let waiting = self.api.flush();
                 self.events.extend(waiting);
                 self.input(Input::StreamDown, now, asks);
                 self.stream_state.send_replace(StreamState::Down);
             }
+        }
+    }
+
+    /// The stream's events, unless what happened while the relay was away has to be told before them.
+    fn deliver_deferred(&mut self, now: Now, asks: &mpsc::Sender<Ask>) {
+        while (!self.reconcile.is_recovering() || self.deferred.len() > DEFERRED)
+            && let Some(event) = self.deferred.pop_front()
+        {
+            self.deliver(event, now, asks);
         }
     }
 
@@ -289,11 +339,51 @@ impl Core {
             Arc::from(events)
         });
         let events = std::mem::take(&mut self.events);
-        if events.is_empty() && pending.is_none() {
+        if pending.is_some() {
+            self.notes_due.get_or_insert(now.steady + LAZY);
+        }
+        let is_due = !events.is_empty() || self.notes_due.is_some_and(|due| now.steady >= due);
+        let notes = if is_due { self.notes(events.len()) } else { Vec::new() };
+        if events.is_empty() && notes.is_empty() && pending.is_none() {
             return;
         }
-        let records = self.journal.append(Batch { events, notes: Vec::new() }, now.wall);
+        let records = self.journal.append(Batch { events, notes }, now.wall);
+        self.newest = records.last().map_or(self.newest, |record| record.seq.0);
         self.hub.publish(records, pending);
+    }
+
+    /// What is to be kept together with so many events.
+    fn notes(&mut self, events: usize) -> Vec<(&'static str, String)> {
+        self.notes_due = None;
+        let mut notes = vec![(RECONCILE_NOTE, self.reconcile.snapshot(self.newest + events as u64))];
+        notes.extend(self.position.as_ref().map(|position| (LOG_NOTE, position.0.clone())));
+        notes
+    }
+
+    /// Nothing more will come: what waited is shown, and what the next run needs is kept.
+    fn finish(&mut self, asks: &mpsc::Sender<Ask>) {
+        let now = self.now();
+        for event in std::mem::take(&mut self.deferred) {
+            self.deliver(event, now, asks);
+        }
+        let waiting = self.api.flush();
+        self.events.extend(waiting);
+        self.notes_due = Some(0);
+        self.publish(now);
+    }
+}
+
+/// Goes on where the earlier run was ended, if there was one.
+fn restore(options: Options, restored: &Restored, now: Now) -> Reconcile {
+    let Some(snapshot) = restored.notes.get(RECONCILE_NOTE) else { return Reconcile::new(options, now) };
+    let past = restored.recent.iter();
+    let past = past.map(|record| Past { seq: record.seq.0, at: record.at, event: &record.event });
+    match Reconcile::restore(options.clone(), snapshot, past, now) {
+        Ok(reconcile) => reconcile,
+        Err(error) => {
+            tracing::warn!("failed to {error}; what happened meanwhile is told as far as the state shows it as new");
+            Reconcile::new(options, now)
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use super::compare::{Draft, Facts, Found, Listed, Listing, ShapeError};
 use super::plan::{BURST, Flight};
 use super::reads::ACTIVE;
 use super::shadow::SessionInfo;
-use super::{Effect, Failure, Now, POLL, Reconcile};
+use super::{Effect, Failure, Now, POLL, Reconcile, Stream};
 
 /// How long a turn without a complete answer must be missing from the status map before its end is believed, in
 /// milliseconds, and how many reads must say so. The map may also miss a turn that has only just begun.
@@ -17,7 +17,7 @@ const STALE_READS: u32 = 3;
 /// The same for a turn whose answer is complete, but whose end was not announced, or whose answer called tools, so that
 /// a next step may follow.
 const PAUSE: u64 = 250;
-const PAUSE_READS: u32 = 2;
+pub(super) const PAUSE_READS: u32 = 2;
 
 impl Reconcile {
     pub(super) fn answer(
@@ -38,15 +38,18 @@ impl Reconcile {
                 Ok(()) => self.plan.succeeded(&aspect),
                 Err(error) => {
                     effects.push(Effect::Misshapen(error));
-                    self.plan.failed(flight, now.steady);
+                    self.plan.failed(&flight, now.steady);
                 }
             },
             Err(Failure::Missing) => self.missing(flight, now, &mut drafts),
             Err(Failure::Unanswered) => {
-                self.plan.failed(flight, now.steady);
+                self.plan.failed(&flight, now.steady);
             }
         }
         self.confirm_ends(&aspect, now, &mut drafts);
+        if let Aspect::Messages(id) = &aspect {
+            self.followed(id, !drafts.is_empty(), now);
+        }
         self.emit(drafts, now, effects);
     }
 
@@ -71,11 +74,10 @@ impl Reconcile {
         let facts = Facts {
             since: self.since,
             runs_here: matches!(&flight.aspect, Aspect::Messages(id) if runs(id)),
-            proves_turn: !self.ledger.has_notices()
-                || self.ledger.owed("session.status") > 0
-                || self.ledger.owed("session.idle") > 0,
+            proves_turn: self.proves_turn(&flight.aspect),
             ends_announced: self.ledger.owed("session.idle"),
             unseen_since: self.unseen_since,
+            is_announced: self.stream != Stream::Up || self.unseen_since.is_some() || self.ledger.owes(Group::Messages),
             wall: now.wall,
         };
         let shadow = &mut self.shadow;
@@ -96,12 +98,12 @@ impl Reconcile {
                     // The accounts may have been closed meanwhile, but what was announced still has to be read.
                     Group::ALL.into_iter().for_each(|group| self.want(group, now));
                 }
-                let listing = self.listing();
+                let listing = self.listing(flight);
                 let listed = self.shadow.compare_sessions(text, flight, listing, out)?;
                 self.listed(listed, flight, now);
             }
             Aspect::Session(id) => {
-                let listing = self.listing();
+                let listing = self.listing(flight);
                 if let Ok(info) = serde_json::from_str::<SessionInfo>(text)
                     && self.shadow.compare_session(text, &info, flight, listing, out)
                 {
@@ -111,7 +113,7 @@ impl Reconcile {
             Aspect::Messages(id) => match shadow.compare_messages(id, text, flight, facts, out)? {
                 Found::Told => self.watch_turn(id, now),
                 Found::Ask(limit) => {
-                    self.plan.mark_more(flight.aspect.clone(), now.steady, limit, flight.silent);
+                    self.plan.mark_again(flight, now.steady, limit);
                 }
             },
             Aspect::Todo(id) => shadow.compare_todo(id, text, flight, out),
@@ -149,11 +151,21 @@ impl Reconcile {
         }
     }
 
-    fn listing(&self) -> Listing {
+    /// Whether a new answer of the assistant says that a turn of this opencode was missed.
+    fn proves_turn(&self, aspect: &Aspect) -> bool {
+        let is_owed = self.ledger.owed("session.status") > 0 || self.ledger.owed("session.idle") > 0;
+        // A healthy stream would have told of it: the turn is another process's.
+        let is_mute = self.stream != Stream::Up || self.unseen_since.is_some();
+        let is_unheard = aspect.session().is_some_and(|id| self.is_unheard(id));
+        is_owed || !self.ledger.has_notices() && (is_mute || is_unheard)
+    }
+
+    fn listing(&self, flight: &Flight) -> Listing {
         Listing {
+            is_patient: flight.is_look && self.is_patient(),
             since: self.since,
             expects_new: self.ledger.owed("session.created") > 0 && !self.shadow.sessions.is_empty(),
-            expects_gone: self.expects_gone,
+            expects_gone: self.expects_gone || flight.is_look,
             unseen_since: self.unseen_since,
         }
     }
@@ -161,12 +173,18 @@ impl Reconcile {
     fn listed(&mut self, listed: Listed, flight: &Flight, now: Now) {
         for id in &listed.moved {
             self.moved(id, now);
+            if flight.is_look {
+                self.follow(id, false, now);
+            } else if !self.hints.contains(id) {
+                // What else changed in it is announced, unless it is another process's: the next look will tell.
+                self.shadow.session(id).is_unread = true;
+            }
         }
         for id in listed.absent {
             self.plan.mark(Aspect::Session(id), now.steady);
         }
-        if listed.cut && flight.limit < 800 {
-            self.plan.mark_more(Aspect::Sessions, now.steady, flight.limit * 4, flight.silent);
+        if listed.cut && !flight.is_look && flight.limit < 800 {
+            self.plan.mark_again(flight, now.steady, flight.limit * 4);
         }
     }
 

@@ -66,6 +66,11 @@ impl Told {
         self.hasher.write(delta.as_bytes());
     }
 
+    /// Whether exactly this was told.
+    pub(super) fn is(&self, text: &str) -> bool {
+        self.length == text.len() && self.missing(text).is_some()
+    }
+
     /// What of `text` is missing, if what was told is the beginning of it.
     pub(super) fn missing<'a>(&self, text: &'a str) -> Option<&'a str> {
         let beginning = text.get(..self.length)?;

@@ -8,11 +8,16 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use super::aspect::Group;
+
 /// Most types counted under their own name; the log is untrusted and could name any number. The rest is `other`.
 const TYPES: usize = 128;
 
 /// How long an event waits for a log line that should have come before it, in milliseconds. The worst seen is 8 ms.
 const AHEAD: u64 = 5_000;
+
+/// Most events of a type that wait for their log lines.
+const MOST_AHEAD: usize = 256;
 
 /// What became of the events of one type.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,7 +87,7 @@ impl Ledger {
             self.answered = self.answered.max(place);
         } else if has_log {
             account.ahead.push_back(now);
-            if account.ahead.len() > 256 {
+            if account.ahead.len() > MOST_AHEAD {
                 account.ahead.pop_front();
             }
         }
@@ -143,6 +148,11 @@ impl Ledger {
         self.accounts.get(kind).map_or(0, |account| account.owed)
     }
 
+    /// Whether the state owes anything of a group.
+    pub(super) fn owes(&self, group: Group) -> bool {
+        self.accounts.iter().any(|(kind, account)| account.owed > 0 && Group::of(kind) == Some(group))
+    }
+
     /// No witness can tell the content of this type: what is owed of it is lost.
     pub(super) fn write_off_unknown(&mut self, kind: &str) {
         if let Some(account) = self.accounts.get_mut(kind) {
@@ -159,6 +169,29 @@ impl Ledger {
             account.count.pending -= account.owed;
             account.owed = 0;
         }
+    }
+
+    /// The accounts as numbers, by type, in the order of [`Count`]'s fields; the last is how many events came before
+    /// their notices. The sum of what is owed and waited for is what is pending.
+    pub(super) fn save(&self) -> impl Iterator<Item = (&str, [u64; 7])> {
+        self.accounts.iter().map(|(kind, Account { count, ahead, .. })| {
+            let Count { published, delivered, recovered, overwritten, no_source, pending } = *count;
+            (&**kind, [published, delivered, recovered, overwritten, no_source, pending, ahead.len() as u64])
+        })
+    }
+
+    /// Goes on with saved accounts. No stream will answer what was waited for: the state owes it.
+    pub(super) fn load<'a>(saved: impl Iterator<Item = (&'a str, [u64; 7])>, now: u64) -> Self {
+        let account = |[published, delivered, recovered, overwritten, no_source, pending, ahead]: [u64; 7]| Account {
+            count: Count { published, delivered, recovered, overwritten, no_source, pending },
+            waiting: VecDeque::new(),
+            owed: pending,
+            ahead: std::iter::repeat_n(now, usize::try_from(ahead).unwrap_or(MOST_AHEAD).min(MOST_AHEAD)).collect(),
+        };
+        let accounts: BTreeMap<Arc<str>, Account> =
+            saved.take(TYPES + 1).map(|(kind, numbers)| (Arc::from(kind), account(numbers))).collect();
+        let notices = accounts.values().map(|account| account.count.published).sum();
+        Self { accounts, notices, answered: 0, alive: now }
     }
 
     /// The counts, by type.

@@ -14,6 +14,8 @@ mod plan;
 mod reads;
 mod settle;
 mod shadow;
+mod snapshot;
+mod watch;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -24,12 +26,14 @@ use crate::event::{Event, Origin, Place, fresh_id, quote};
 use aspect::{Aspect, Directory, Group, SessionId};
 use compare::{Draft, Replies, ShapeError};
 use ledger::Ledger;
-use plan::{Flight, Plan};
+use plan::{BURST, Flight, Plan};
 use reads::HEARD;
 use settle::Settle;
 use shadow::Shadow;
+use watch::Watch;
 
 pub use ledger::Count;
+pub use snapshot::{Past, RestoreError};
 
 /// Whether the state can tell the content of an event type, in parts at least (FACTS §3). The README has the table.
 #[must_use]
@@ -55,6 +59,8 @@ pub struct Options {
     pub witness: Witness,
     /// How long a log line may wait for its event before the state is read, in milliseconds.
     pub grace: u64,
+    /// How often the newest sessions are looked at while somebody listens, in milliseconds; 0 for never.
+    pub watch: u64,
     /// Make events with empty properties for log lines whose content no witness can tell.
     pub emit_bare: bool,
 }
@@ -105,6 +111,10 @@ pub enum Input {
         /// The request's body, if it was kept.
         body: Bytes,
     },
+    /// Whether somebody follows the events.
+    Listened(bool),
+    /// The log of another opencode process on the same data announced something.
+    Elsewhere,
     /// Time passed.
     Tick,
 }
@@ -143,6 +153,20 @@ const HOLD: u64 = 300;
 /// How often the status of a busy session is read when only the log can tell of its end, in milliseconds.
 const POLL: u64 = 5_000;
 
+/// How long the stream's events wait at most for what happened while the relay was away, in milliseconds. Never as long as
+/// a log line waits for its event.
+const RECOVERY: u64 = 1_500;
+
+/// Whether what happened while the relay was away is being read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recovery {
+    /// The stream is not connected yet.
+    Begun,
+    /// The stream's events wait until then at most, on the steady clock.
+    Until(u64),
+    Over,
+}
+
 /// The upstream stream, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stream {
@@ -173,10 +197,14 @@ pub struct Reconcile {
     expects_gone: bool,
     /// Nobody looked since that time, in milliseconds of Unix time; being mended.
     unseen_since: Option<u64>,
+    /// Up to when everything was told, in milliseconds of Unix time.
+    seen: u64,
+    recovery: Recovery,
     hints: VecDeque<SessionId>,
     /// Answers that wait, by the time they are compared.
     held: VecDeque<(u64, Flight, Result<Bytes, Failure>)>,
     next_poll: u64,
+    watch: Watch,
     /// How many events were made; makes their ids differ.
     made: u64,
     pending_changed: bool,
@@ -200,9 +228,12 @@ impl Reconcile {
             wanted: BTreeSet::new(),
             expects_gone: false,
             unseen_since: None,
+            seen: now.wall,
+            recovery: Recovery::Over,
             hints: VecDeque::new(),
             held: VecDeque::new(),
             next_poll: 0,
+            watch: Watch::default(),
             made: 0,
             pending_changed: false,
         }
@@ -216,6 +247,9 @@ impl Reconcile {
             Input::LogBroke if self.is_state_driven() => self.resync(now),
             Input::LogBroke => {}
             Input::StreamUp => {
+                if self.recovery == Recovery::Begun {
+                    self.recovery = Recovery::Until(now.steady + RECOVERY.min(self.options.grace / 2));
+                }
                 if std::mem::replace(&mut self.stream, Stream::Up) == Stream::Down {
                     self.revive(self.ledger.last_alive(), now);
                     self.resync(now);
@@ -224,6 +258,9 @@ impl Reconcile {
             }
             Input::StreamDown => {
                 self.stream = Stream::Down;
+                if matches!(self.recovery, Recovery::Until(_)) {
+                    self.recovery = Recovery::Begun;
+                }
                 self.plan.speak();
                 self.held.iter_mut().for_each(|(_, flight, _)| flight.silent = false);
                 self.revive(self.ledger.last_alive(), now);
@@ -233,8 +270,11 @@ impl Reconcile {
             Input::Event(event) => {
                 self.ledger.deliver(&event.kind, now.steady, self.options.witness != Witness::Stream);
                 self.pending_changed |= self.shadow.observe(&event);
+                self.watch.hear(event.session.as_ref(), now.steady);
                 if let Some(session) = event.session.as_ref().and_then(|id| self.shadow.sessions.get_mut(id)) {
                     session.active = session.active.max(now.steady + HEARD);
+                    session.heard = now.steady.max(1);
+                    session.is_unread = false;
                 }
                 if let Some(directory) = event.directory.filter(|directory| &**directory != "global") {
                     self.use_directory(&directory, now);
@@ -245,7 +285,7 @@ impl Reconcile {
             Input::Reachable(reachable) => self.reachable = reachable,
             Input::Answer { number, answer } => {
                 if let Some(flight) = self.plan.finish(number) {
-                    let hold = if self.stream == Stream::Up { HOLD } else { 0 };
+                    let hold = if self.stream == Stream::Up && !self.is_recovering() { HOLD } else { 0 };
                     self.held.push_back((now.steady + hold, flight, answer));
                 }
             }
@@ -253,7 +293,10 @@ impl Reconcile {
             Input::InUse(None) => self.use_default(now),
             Input::Write { path, body } => {
                 self.replies.see(&path, &body);
+                self.expect_echo(&path, now);
             }
+            Input::Listened(is_watched) => self.watch.listen(is_watched, now.steady),
+            Input::Elsewhere => self.watch.hurry(now.steady),
             Input::Tick => {}
         }
         self.tick(now, effects);
@@ -266,7 +309,9 @@ impl Reconcile {
         let grace = self.ledger.next(self.options.grace).filter(|at| self.stream == Stream::Up && *at > now.steady);
         let held = self.held.front().map(|(at, ..)| *at);
         let poll = self.polls().then_some(self.next_poll);
-        [plan, grace, held, poll, self.settle.next()].into_iter().flatten().min()
+        let recovery = if let Recovery::Until(until) = self.recovery { Some(until) } else { None };
+        let watch = self.watch.due(self.options.watch).filter(|_| self.reachable);
+        [plan, grace, held, poll, self.settle.next(), recovery, watch].into_iter().flatten().min()
     }
 
     /// What a client has to know after a gap, if it changed since the last call: open permissions and questions, busy
@@ -309,6 +354,13 @@ impl Reconcile {
         self.shadow.instances.keys()
     }
 
+    /// Whether the stream's events have to wait, in their order and also with [`Input::Event`]: what happened while the
+    /// relay was away is told first. To be asked after each input; nothing waits longer than 1.5 s.
+    #[must_use]
+    pub fn is_recovering(&self) -> bool {
+        matches!(self.recovery, Recovery::Until(_))
+    }
+
     /// Whether events have to be made from the state because no stream brings them.
     fn is_state_driven(&self) -> bool {
         self.options.witness == Witness::Log || self.stream == Stream::Down
@@ -322,6 +374,25 @@ impl Reconcile {
         if self.ledger.announce(kind, now.steady) && self.is_state_driven() {
             let kinds = self.ledger.missing(now.steady, None);
             self.owe(&kinds, now, effects);
+        }
+    }
+
+    /// Notes up to when everything was told, and ends the recovery when what it asked for was answered.
+    fn take_stock(&mut self, now: Now) {
+        let is_quiet = self.held.is_empty() && self.plan.is_quiet(now.steady + BURST);
+        if let Recovery::Until(until) = self.recovery
+            && (is_quiet || until <= now.steady)
+        {
+            self.recovery = Recovery::Over;
+        }
+        if self.unseen_since.is_some() {
+            return;
+        }
+        if self.stream == Stream::Up {
+            // What the stream has not shown by now may still be on its way.
+            self.seen = now.wall.saturating_sub(now.steady.saturating_sub(self.ledger.last_alive()));
+        } else if self.is_state_driven() && is_quiet && self.settle.next().is_none() {
+            self.seen = now.wall;
         }
     }
 
@@ -350,6 +421,7 @@ impl Reconcile {
             let directories: Vec<Directory> = self.shadow.instances.keys().cloned().collect();
             directories.into_iter().for_each(|directory| self.plan.mark(Aspect::Status(directory), now.steady));
         }
+        self.look(now);
         if self.reachable {
             // Any instance in use can answer for sessions; one that is not in use must not be booted for it.
             let any = self.shadow.instances.keys().next().cloned();
@@ -358,6 +430,7 @@ impl Reconcile {
                 effects.push(Effect::Ask { number: question.number, path: question.path, directory });
             }
         }
+        self.take_stock(now);
     }
 
     fn emit(&mut self, drafts: Vec<Draft>, now: Now, effects: &mut Vec<Effect>) {
@@ -404,7 +477,7 @@ mod tests {
     #[test]
     fn bare_events_are_made_only_for_those_who_want_them() {
         for emit_bare in [false, true] {
-            let options = Options { witness: Witness::Log, grace: 2000, emit_bare };
+            let options = Options { witness: Witness::Log, grace: 2000, watch: 0, emit_bare };
             let mut reconcile = Reconcile::new(options, at(0));
             let mut effects = Vec::new();
             reconcile.handle(Input::InUse(Some("/p".into())), at(0), &mut effects);

@@ -31,6 +31,8 @@ pub(super) struct Flight {
     pub(super) began: u64,
     /// Only fill in what clients are supposed to know; tell them nothing.
     pub(super) silent: bool,
+    /// Nobody announced anything: what the answer shows as new is only suspected at first.
+    pub(super) is_look: bool,
     pub(super) limit: usize,
 }
 
@@ -47,6 +49,7 @@ pub(super) struct Question {
 struct Due {
     at: u64,
     silent: bool,
+    is_look: bool,
     limit: usize,
 }
 
@@ -74,23 +77,34 @@ impl Plan {
     /// Asks `at` that time, or earlier if the same was due earlier.
     pub(super) fn mark(&mut self, aspect: Aspect, at: u64) {
         let limit = aspect.limit();
-        self.mark_more(aspect, at, limit, false);
+        self.add(aspect, Due { at, silent: false, is_look: false, limit });
+    }
+
+    /// Asks for so many entries, although nobody announced anything.
+    pub(super) fn mark_look(&mut self, aspect: Aspect, at: u64, limit: usize) {
+        self.add(aspect, Due { at, silent: false, is_look: true, limit });
     }
 
     /// Asks only to learn what there is.
     pub(super) fn mark_silent(&mut self, aspect: Aspect, at: u64) {
         let limit = aspect.limit();
-        self.mark_more(aspect, at, limit, true);
+        self.add(aspect, Due { at, silent: true, is_look: false, limit });
     }
 
-    /// Asks for so many entries.
-    pub(super) fn mark_more(&mut self, aspect: Aspect, at: u64, limit: usize, silent: bool) {
+    /// Asks the same as a question whose answer came, for so many entries.
+    pub(super) fn mark_again(&mut self, flight: &Flight, at: u64, limit: usize) {
+        let Flight { silent, is_look, .. } = *flight;
+        self.add(flight.aspect.clone(), Due { at, silent, is_look, limit });
+    }
+
+    fn add(&mut self, aspect: Aspect, new: Due) {
         let earliest = self.asked.get(&aspect).map_or(0, |asked| asked + SPACING);
-        let at = at.max(earliest);
-        let due = self.due.entry(aspect).or_insert(Due { at, silent, limit });
+        let at = new.at.max(earliest);
+        let due = self.due.entry(aspect).or_insert(Due { at, ..new });
         due.at = due.at.min(at);
-        due.silent &= silent;
-        due.limit = due.limit.max(limit);
+        due.silent &= new.silent;
+        due.is_look &= new.is_look;
+        due.limit = due.limit.max(new.limit);
     }
 
     /// What was to be learnt silently has to be told: the stream that would have told it is gone.
@@ -120,7 +134,10 @@ impl Plan {
                 }
                 self.asked.insert(aspect.clone(), now);
                 let (path, directory) = (aspect.path(due.limit), aspect.directory().cloned());
-                self.flights.insert(self.last, Flight { aspect, began: step, silent: due.silent, limit: due.limit });
+                self.flights.insert(
+                    self.last,
+                    Flight { aspect, began: step, silent: due.silent, is_look: due.is_look, limit: due.limit },
+                );
                 Some(Question { number: self.last, path, directory })
             })
             .collect()
@@ -142,12 +159,12 @@ impl Plan {
     }
 
     /// The answer was not usable: asks again later. Says how often it failed in a row.
-    pub(super) fn failed(&mut self, flight: Flight, now: u64) -> u32 {
+    pub(super) fn failed(&mut self, flight: &Flight, now: u64) -> u32 {
         let failures = self.failures.entry(flight.aspect.clone()).or_insert(Failures { count: 0, since: now });
         failures.count += 1;
         let failures = failures.count;
         let wait = (RETRY << failures.min(6)).min(RETRY_MOST);
-        self.mark_more(flight.aspect, now + wait, flight.limit, flight.silent);
+        self.mark_again(flight, now + wait, flight.limit);
         failures
     }
 
@@ -221,7 +238,7 @@ mod tests {
         let number = plan.start(5, 0)[0].number;
         let flight = plan.finish(number).unwrap();
         assert!(!flight.silent);
-        assert_eq!(plan.failed(flight, 10), 1);
+        assert_eq!(plan.failed(&flight, 10), 1);
         assert_eq!(plan.next(), Some(10 + 2 * RETRY));
     }
 }

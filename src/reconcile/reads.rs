@@ -17,7 +17,7 @@ pub(super) const HEARD: u64 = 30_000;
 const HINTS: usize = 64;
 
 /// How much opencode's clock and the time of a lost event may be off, in milliseconds.
-const SLACK: u64 = 1_000;
+pub(super) const SLACK: u64 = 1_000;
 
 impl Reconcile {
     pub(super) fn hint(&mut self, session: &SessionId, now: Now) {

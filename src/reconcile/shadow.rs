@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use super::aspect::{Directory, SessionId};
 use super::json::Told;
+use super::watch::Followed;
 use crate::event::Place;
 
 /// Most sessions remembered; the longest unchanged is forgotten first. What is forgotten is told again when it moves.
@@ -73,6 +74,14 @@ pub(super) struct Session {
     pub(super) error: Option<u64>,
     /// The step of the last event about the session's object, status, todo list, changes.
     pub(super) stepped: Steps,
+    /// The list showed its object changed without an event; the step of the last event about it.
+    pub(super) suspected: Option<u64>,
+    /// It moved, and nothing names it as one that this opencode works on.
+    pub(super) is_unread: bool,
+    /// Its changes are found by reading alone.
+    pub(super) followed: Option<Followed>,
+    /// When the stream last told something about it, on the steady clock; 0 for never.
+    pub(super) heard: u64,
     /// Read its messages until then, in milliseconds, whenever a notice could be about it.
     pub(super) active: u64,
 }

@@ -11,6 +11,7 @@ mod script;
 
 use std::collections::BTreeSet;
 
+use opencode_relay::event::Event;
 use opencode_relay::reconcile::Witness;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -128,6 +129,82 @@ proptest! {
     }
 
     #[test]
+    fn a_killed_relay_goes_on_where_it_was(
+        moves in moves().prop_map(seen),
+        seed in any::<u64>(),
+        witness in prop_oneof![Just(Witness::Auto), Just(Witness::Log), Just(Witness::Stream)],
+        kills in prop::collection::vec((0..2500u64, 1..3000u64), 1..4),
+    ) {
+        let mut at = 0;
+        let mut times = vec![];
+        for (until, length) in kills {
+            times.push((at + until + 2, at + until + length + 3));
+            at += until + length + 3;
+        }
+        let settings = Settings { kills: times, ..Settings::new(witness, seed) };
+        let (script, outcome) = played(&moves, &settings);
+        nothing_wrong(&outcome)?;
+        converged(&outcome)?;
+        every_turn_ends(&script, &outcome)?;
+        if witness != Witness::Stream {
+            balanced(&outcome)?;
+        }
+    }
+
+    #[test]
+    fn turns_end_when_opencode_dies(
+        moves in moves().prop_map(seen),
+        seed in any::<u64>(),
+        witness in prop_oneof![Just(Witness::Auto), Just(Witness::Log), Just(Witness::Stream)],
+        death in 100..2500u64,
+        away in 1..4000u64,
+        kill in prop::option::of((0..4000u64, 1..3000u64)),
+    ) {
+        let kills = kill.into_iter().map(|(at, length)| (at, at + length)).collect();
+        let settings = Settings { death: Some((death, death + away)), kills, quiet: 25_000, ..Settings::new(witness, seed) };
+        let (_, outcome) = played(&moves, &settings);
+        nothing_wrong(&outcome)?;
+        converged(&outcome)?;
+        if witness != Witness::Stream {
+            balanced(&outcome)?;
+        }
+    }
+
+    #[test]
+    fn what_another_process_does_is_told(
+        moves in moves().prop_map(seen),
+        seed in any::<u64>(),
+        witness in prop_oneof![Just(Witness::Auto), Just(Witness::Log), Just(Witness::Stream)],
+    ) {
+        let settings = Settings { foreign, quiet: 40_000, ..Settings::new(witness, seed) };
+        let (_, outcome) = played(&moves, &settings);
+        nothing_wrong(&outcome)?;
+        converged(&outcome)?;
+        if witness != Witness::Log {
+            // Whatever else it looked at, it made nothing of what the stream told.
+            let ours = |event: &Event| event.session.as_deref().is_some_and(|session| !foreign(session));
+            if let Some((at, event)) = outcome.emitted.iter().find(|(_, event)| ours(event)) {
+                return Err(fail(&outcome, &format!("{at}: made {event:?}")));
+            }
+            prop_assert!(outcome.emitted.iter().all(|(_, event)| &*event.kind != "session.idle"));
+        }
+    }
+
+    #[test]
+    fn a_mute_opencode_is_followed_by_reading(
+        moves in moves().prop_map(seen),
+        seed in any::<u64>(),
+        witness in prop_oneof![Just(Witness::Auto), Just(Witness::Log), Just(Witness::Stream)],
+        cut in prop::option::of((2..3000u64, 3..30_000u64)),
+    ) {
+        let cuts = cut.into_iter().map(|(from, length)| (from, from + length)).collect();
+        let settings = Settings { is_mute: true, cuts, quiet: 60_000, ..Settings::new(witness, seed) };
+        let (_, outcome) = played(&moves, &settings);
+        nothing_wrong(&outcome)?;
+        converged(&outcome)?;
+    }
+
+    #[test]
     fn a_lost_frame_is_made_up_for(
         moves in moves().prop_map(seen),
         seed in any::<u64>(),
@@ -214,6 +291,11 @@ proptest! {
         prop_assert!(outcome.most_in_flight <= 4);
         prop_assert!(outcome.reads < 3000, "{} reads", outcome.reads);
     }
+}
+
+/// Half of the sessions.
+fn foreign(session: &str) -> bool {
+    session.bytes().map(u64::from).sum::<u64>() % 2 == 0
 }
 
 const KINDS: &[&str] = &[

@@ -267,7 +267,12 @@ async fn what_has_arrived_is_journaled() {
         let (asks, _asked) = mpsc::channel(ingest::state::QUEUE);
         let (_upstream, upstream) = watch::channel(None);
         let pipeline = Pipeline::new(pipeline::Parts {
-            options: reconcile::Options { witness: reconcile::Witness::Stream, grace: 2_000, emit_bare: false },
+            options: reconcile::Options {
+                witness: reconcile::Witness::Stream,
+                grace: 2_000,
+                emit_bare: false,
+                watch: 0,
+            },
             journal: journal.clone(),
             restored: journal::Restored::default(),
             hub: Hub::new(journal.clone()),

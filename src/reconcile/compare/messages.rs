@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::super::answers::PAUSE_READS;
 use super::super::json::{Told, fingerprint};
 use super::super::plan::Flight;
 use super::super::shadow::{Message, MessageInfo, PartInfo, Session, Shadow, millis};
@@ -28,6 +29,8 @@ pub(in crate::reconcile) struct Facts {
     pub(in crate::reconcile) ends_announced: u64,
     /// Nobody looked since, in milliseconds of Unix time: the answer has to reach back further than that.
     pub(in crate::reconcile) unseen_since: Option<u64>,
+    /// Something about the session's messages was announced or missed, so its last turn is news even if it is old.
+    pub(in crate::reconcile) is_announced: bool,
     /// Unix time, in milliseconds.
     pub(in crate::reconcile) wall: u64,
 }
@@ -88,7 +91,9 @@ impl Shadow {
             if comparison.session.gone.since(&read.info.id, flight.began) {
                 continue;
             }
-            comparison.message(read, index >= live)?;
+            // What changed of a message that clients know is always news.
+            let is_known = comparison.session.messages.get(read.info.id.as_str()).is_some_and(|told| told.info != 0);
+            comparison.message(read, index >= live || is_known && !flight.silent)?;
         }
         session.known |= !flight.silent;
         Ok(Found::Told)
@@ -115,11 +120,12 @@ impl Comparison<'_> {
         let since = self.facts.since;
         let recent = |read: &Read<'_>| {
             let time = read.info.time;
-            millis(time.created) >= since || time.completed.is_some_and(|time| millis(time) >= since)
+            let is_open = read.info.role == "assistant" && read.info.finished().is_none();
+            millis(time.created) >= since || time.completed.is_some_and(|time| millis(time) >= since) || is_open
         };
-        let turn = reads.iter().rposition(|read| read.info.role == "user");
         let recent = reads.iter().position(recent);
-        turn.into_iter().chain(recent).min().unwrap_or(0)
+        let turn = reads.iter().rposition(|read| read.info.role == "user").filter(|_| self.facts.is_announced);
+        turn.into_iter().chain(recent).min().unwrap_or(if self.facts.is_announced { 0 } else { reads.len() })
     }
 
     /// Told messages that the state does not have any more. Only those can be judged that the answer reaches back to.
@@ -200,6 +206,10 @@ impl Comparison<'_> {
 
     fn parts(&mut self, read: &Read<'_>, news: bool) -> Result<(), ShapeError> {
         let message_id = &read.info.id;
+        // While a turn goes on, its text is in the deltas alone. When it is over, what is not stored never will be: opencode
+        // died, and what clients have of the text is nowhere else.
+        let is_over =
+            self.session.busy.is_none() || self.session.ending.is_some_and(|ending| ending.reads >= PAUSE_READS);
         let mut listed = Vec::with_capacity(read.parts.len());
         for raw in &read.parts {
             let info: PartInfo = serde_json::from_str(raw.get()).map_err(shape("a message part"))?;
@@ -208,9 +218,10 @@ impl Comparison<'_> {
             }
             let print = fingerprint(raw.get()).unwrap_or_default();
             let part = self.session.message(message_id).parts.entry(info.id.as_str().into()).or_default();
-            let same = part.print == print;
+            let text = info.text.as_deref().unwrap_or_default();
+            let is_cut = is_over && info.streams() && !part.text.is(text);
+            let same = part.print == print && !is_cut;
             if part.step <= self.flight.began && !same {
-                let text = info.text.as_deref().unwrap_or_default();
                 let missing = part.text.missing(text).filter(|rest| !rest.is_empty()).map(quote);
                 part.print = print;
                 part.text = Told::all(text);

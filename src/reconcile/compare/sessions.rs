@@ -9,6 +9,8 @@ use super::{Draft, ShapeError, shape};
 /// What the caller knows about the list that was asked for.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::reconcile) struct Listing {
+    /// What nobody announced is only suspected when it is seen first.
+    pub(in crate::reconcile) is_patient: bool,
     /// Sessions that began or changed since, in milliseconds of Unix time, are news.
     pub(in crate::reconcile) since: u64,
     /// The log announced a session that was never told.
@@ -96,9 +98,10 @@ impl Shadow {
         }
         let told = self.sessions.get(info.id.as_str());
         if told.is_some_and(|told| told.stepped.info > flight.began) {
-            // The stream was faster, and may have told only the end of what happened.
-            return true;
+            // The stream was faster, and after a break it may have told only the end of what happened.
+            return !listing.is_patient;
         }
+        let (heard, suspected) = told.map_or((0, None), |told| (told.stepped.info, told.suspected));
         let told = told.and_then(|told| told.info.as_ref()).map(|(_, print)| *print);
         let (created, updated) = (millis(info.time.created), millis(info.time.updated));
         let kind = match told {
@@ -108,7 +111,12 @@ impl Shadow {
             None if updated >= listing.since => Some("session.updated"),
             None => None,
         };
+        if kind.is_some() && listing.is_patient && suspected != Some(heard) {
+            self.session(&info.id).suspected = Some(heard);
+            return false;
+        }
         let session = self.learn(text, print, info);
+        session.suspected = None;
         let Some(kind) = kind else { return false };
         session.known |= kind == "session.created";
         if !flight.silent {

@@ -12,11 +12,11 @@ use anyhow::{Context, Result};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-use crate::config::{Config, Shape, Witness};
+use crate::config::{self, Config, Shape, Witness};
 use crate::event::Epoch;
 use crate::hub::Hub;
 use crate::ingest::{self, Message, Passed};
-use crate::journal::{self, Journal};
+use crate::journal::{self, Journal, Restored};
 use crate::pipeline::{self, Pipeline};
 use crate::proxy::{self, Proxy, Target};
 use crate::stop::{Stop, Tasks};
@@ -42,6 +42,8 @@ pub struct Relay {
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
     limits: Limits,
+    journal: Arc<Journal>,
+    restored: Restored,
 }
 
 /// Limits that users have no setting for, because one value fits all; tests make them short.
@@ -65,12 +67,14 @@ impl Default for Limits {
 }
 
 impl Relay {
-    /// Binds the addresses.
+    /// Opens the journal and binds the addresses.
     ///
     /// # Errors
     ///
-    /// When an address cannot be had.
+    /// When the state folder cannot be used or an address cannot be had.
     pub async fn bind(config: Config) -> Result<Self> {
+        // First, so that a second relay says whose folder it is, not whose port.
+        let (journal, restored) = open_journal(&config).await?;
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
         for address in &config.listen {
@@ -80,7 +84,8 @@ impl Relay {
             addresses.push(listener.local_addr().context("ask for the address that was bound")?);
             listeners.push(listener);
         }
-        Ok(Self { config, listeners, addresses, limits: Limits::default() })
+        let (journal, limits) = (Arc::new(journal), Limits::default());
+        Ok(Self { config, listeners, addresses, limits, journal, restored })
     }
 
     /// The same relay with other limits.
@@ -101,16 +106,9 @@ impl Relay {
     ///
     /// When the command cannot be started.
     pub async fn run(self, stop: Stop) -> Result<Exit> {
-        let Self { config, listeners, addresses, limits } = self;
+        let Self { config, listeners, addresses, limits, journal, restored } = self;
         warn_about(&config, &addresses);
         let tasks = Tasks::new();
-        let journal = Arc::new(Journal::new(
-            Epoch::new(random()),
-            journal::Options {
-                bytes: usize::try_from(config.journal_bytes).unwrap_or(usize::MAX),
-                age: config.journal_age,
-            },
-        ));
         let hub = Hub::new(journal.clone());
         let has_api = Arc::new(AtomicBool::new(false));
         let (upstream_sender, upstream) = watch::channel(None);
@@ -127,7 +125,7 @@ impl Relay {
                 emit_bare: config.emit_bare,
             },
             journal: journal.clone(),
-            restored: journal::Restored::default(),
+            restored,
             hub: hub.clone(),
             asks: asks_sender,
             upstream: upstream.clone(),
@@ -171,8 +169,14 @@ impl Relay {
             stop_rest.clone(),
         );
         let clients = http::Clients::default();
-        let report =
-            Arc::new(Report { config: config.clone(), journal, handle, target, known, clients: clients.clone() });
+        let report = Arc::new(Report {
+            config: config.clone(),
+            journal: journal.clone(),
+            handle,
+            target,
+            known,
+            clients: clients.clone(),
+        });
         let parts = http::Parts {
             hub: hub.clone(),
             proxy,
@@ -245,12 +249,35 @@ impl Relay {
         if tokio::time::timeout(FINISH, pipeline).await.is_err() {
             tracing::warn!("the pipeline did not finish within {} s", FINISH.as_secs());
         }
+        close_journal(journal).await;
         stop_rest.pull();
         match tasks.finish(FINISH).await {
             Ok(()) => tracing::info!("stopped"),
             Err(left) => tracing::warn!("stopped, but these did not end: {}", left.join(", ")),
         }
         Ok(exit)
+    }
+}
+
+async fn open_journal(config: &Config) -> Result<(Journal, Restored)> {
+    let options = journal::Options {
+        bytes: usize::try_from(config.journal_bytes).unwrap_or(usize::MAX),
+        age: config.journal_age,
+    };
+    match config.journal.clone() {
+        config::Journal::Memory => Ok((Journal::new(Epoch::new(random()), options), Restored::default())),
+        config::Journal::Disk { state_dir } => {
+            Ok(tokio::task::spawn_blocking(move || Journal::open(&state_dir, options)).await??)
+        }
+    }
+}
+
+/// Syncs the journal. A disk that takes longer than [`FINISH`] is left to itself: the events are in the file by then, and
+/// only a machine that goes down could still lose them.
+async fn close_journal(journal: Arc<Journal>) {
+    let close = tokio::task::spawn_blocking(move || journal.close());
+    if tokio::time::timeout(FINISH, close).await.is_err() {
+        tracing::warn!("the journal was not synced within {} s", FINISH.as_secs());
     }
 }
 

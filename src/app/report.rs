@@ -45,7 +45,7 @@ impl Report {
     pub(super) fn status(&self) -> Value {
         let status = self.handle.status();
         let known = self.known.borrow().clone();
-        let fill = self.journal.fill();
+        let (fill, health) = (self.journal.fill(), self.journal.health());
         let (upstream, reason) = match &*self.target.borrow() {
             Target::Starting => ("starting", None),
             Target::Up(_) => ("up", None),
@@ -103,7 +103,10 @@ impl Report {
             },
             "ledger": ledger,
             "journal": {
-                "form": "memory",
+                "form": if health.path.is_some() { "disk" } else { "memory" },
+                "state": if health.degraded.is_some() { "degraded" } else { "ok" },
+                "reason": health.degraded,
+                "path": health.path,
                 "epoch": self.journal.epoch().to_string(),
                 "events": fill.events,
                 "bytes": fill.bytes,

@@ -79,13 +79,20 @@ pub struct Flags {
     )]
     pub emit_bare: Option<String>,
 
-    /// Where events are kept for clients that come back: memory [default: memory]
+    /// Where events are kept for clients that come back: disk (also over restarts) or memory [default: disk]
     ///
     /// [env: OPENCODE_RELAY_JOURNAL]
-    #[arg(long, value_name = "memory", help_heading = "Clients")]
+    #[arg(long, value_name = "disk|memory", help_heading = "Clients")]
     pub journal: Option<String>,
 
-    /// How many bytes of events are kept [default: 64MiB]
+    /// The folder for events on disk; one relay's own [default: $STATE_DIRECTORY, else $XDG_STATE_HOME/opencode-relay,
+    /// else ~/.local/state/opencode-relay]
+    ///
+    /// [env: OPENCODE_RELAY_STATE_DIR]
+    #[arg(long, value_name = "DIR", help_heading = "Clients")]
+    pub state_dir: Option<String>,
+
+    /// How many bytes of events are kept [default: 256MiB]
     ///
     /// [env: OPENCODE_RELAY_JOURNAL_BYTES]
     #[arg(long, value_name = "SIZE", help_heading = "Clients")]
@@ -163,6 +170,7 @@ impl Flags {
             ("grace", self.grace),
             ("emit_bare", self.emit_bare),
             ("journal", self.journal),
+            ("state_dir", self.state_dir),
             ("journal_bytes", self.journal_bytes),
             ("journal_age", self.journal_age),
             ("stall_timeout", self.stall_timeout),
@@ -201,7 +209,7 @@ mod tests {
     #[test]
     fn flags_become_settings() {
         let config = flags("--listen 127.0.0.1:1 --listen [::1]:2 --emit-bare --grace 5s -- opencode serve --port 0")
-            .load([])
+            .load([("HOME".into(), "/home/me".into())])
             .unwrap();
         assert_eq!(config.listen.len(), 2);
         assert!(config.emit_bare);
@@ -213,10 +221,10 @@ mod tests {
     #[test]
     fn every_flag_reaches_its_setting() {
         let line = "--upstream bad --log bad --witness bad --grace bad --emit-bare=bad --journal bad --journal-bytes bad \
-            --journal-age bad --stall-timeout bad --start-timeout bad --password-file /nowhere --username a:b \
+            --state-dir= --journal-age bad --stall-timeout bad --start-timeout bad --password-file /nowhere --username a:b \
             --log-format bad --log-level a=b=c --listen bad";
         let mistakes = flags(line).load([]).unwrap_err();
-        assert_eq!(mistakes.0.len(), 15, "{mistakes}");
+        assert_eq!(mistakes.0.len(), 16, "{mistakes}");
     }
 
     #[test]

@@ -7,12 +7,13 @@ pub(super) const PREFIX: &str = "OPENCODE_RELAY_";
 pub(super) const CONFIG_VARIABLE: &str = "OPENCODE_RELAY_CONFIG";
 
 /// All keys, as they stand in the file.
-pub(super) const KEYS: [&str; 15] = [
+pub(super) const KEYS: [&str; 16] = [
     "listen",
     "upstream",
     "log",
     "witness",
     "journal",
+    "state_dir",
     "journal_bytes",
     "journal_age",
     "stall_timeout",

@@ -49,6 +49,8 @@ pub struct Config {
     pub log: Source,
     /// Which witnesses are used.
     pub witness: Witness,
+    /// Where the journal is.
+    pub journal: Journal,
     /// How many bytes of events the journal keeps.
     pub journal_bytes: u64,
     /// How long the journal keeps an event.
@@ -101,6 +103,18 @@ impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "http://{}:{}", self.host, self.port)
     }
+}
+
+/// Where events are kept for clients that come back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Journal {
+    /// In this folder, over restarts.
+    Disk {
+        /// One relay's own.
+        state_dir: PathBuf,
+    },
+    /// In memory, until the relay ends.
+    Memory,
 }
 
 /// Which witnesses are used.

@@ -1,17 +1,18 @@
 //! From what was written to settings that fit together.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::layers::{Given, Layers};
 use super::mistake::{Mistakes, Origin};
 use super::value::{self, Wrong};
-use super::{Config, Credentials, Input, LogFormat, Secret, Shape, Upstream, Witness};
+use super::{Config, Credentials, Input, Journal, LogFormat, Secret, Shape, Upstream, Witness};
 use crate::ingest::log::Source;
 
 /// Where clients connect: opencode's own port plus one, on this machine only.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4097);
-const JOURNAL_BYTES: u64 = 64 << 20;
+const JOURNAL_BYTES: u64 = 256 << 20;
 const JOURNAL_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Above the 10 s between heartbeats, so that a client is only given up after it took none of two.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -66,7 +67,7 @@ pub(super) fn resolve(layers: &Layers, input: &Input, mistakes: &mut Mistakes) -
     let witness = reader.one("witness", value::witness).unwrap_or_default();
     let upstream = reader.one("upstream", value::upstream);
     let log = reader.one("log", value::source);
-    reader.one("journal", value::journal);
+    let journal = journal(&mut reader, input);
     let journal_bytes = reader.one("journal_bytes", value::size).unwrap_or(JOURNAL_BYTES);
     let journal_age = reader.one("journal_age", value::duration).unwrap_or(JOURNAL_AGE);
     let stall_timeout = reader.one("stall_timeout", value::duration).unwrap_or(STALL_TIMEOUT);
@@ -83,6 +84,7 @@ pub(super) fn resolve(layers: &Layers, input: &Input, mistakes: &mut Mistakes) -
         shape,
         log,
         witness,
+        journal,
         journal_bytes,
         journal_age,
         stall_timeout,
@@ -93,6 +95,45 @@ pub(super) fn resolve(layers: &Layers, input: &Input, mistakes: &mut Mistakes) -
         log_format,
         log_level,
         warnings,
+    })
+}
+
+/// Where the journal is: on disk unless that is not wanted.
+fn journal(reader: &mut Reader<'_>, input: &Input) -> Journal {
+    let is_on_disk = reader.one("journal", value::journal).unwrap_or(true);
+    let given = reader.one("state_dir", value::folder);
+    if !is_on_disk {
+        return Journal::Memory;
+    }
+    // A value that could not be read is a mistake already.
+    let is_given = reader.given("state_dir").is_some();
+    match given.or_else(|| if is_given { None } else { default_state_dir(input) }) {
+        Some(state_dir) => Journal::Disk { state_dir },
+        None => {
+            if !is_given {
+                let problem =
+                    "nothing says where events may be kept: STATE_DIRECTORY, XDG_STATE_HOME and HOME are not set";
+                let remedy = "Add --state-dir DIR, or --journal memory to keep them until the relay ends";
+                reader.mistakes.add_general("state_dir", problem, remedy);
+            }
+            Journal::Memory
+        }
+    }
+}
+
+/// systemd's folder for this unit, else the user's place for state.
+fn default_state_dir(input: &Input) -> Option<PathBuf> {
+    let get = |name: &str| {
+        let (_, value) = input.environment.iter().rev().find(|(have, _)| have == name)?;
+        (!value.is_empty()).then_some(value)
+    };
+    // systemd writes all of a unit's folders into it, with colons between.
+    let systemd = get("STATE_DIRECTORY").and_then(|folders| std::env::split_paths(folders).next());
+    let absolute = |name| get(name).map(Path::new).filter(|path| path.is_absolute());
+    systemd.or_else(|| {
+        let state = absolute("XDG_STATE_HOME").map(Path::to_owned);
+        let state = state.or_else(|| absolute("HOME").map(|home| home.join(".local/state")))?;
+        Some(state.join("opencode-relay"))
     })
 }
 

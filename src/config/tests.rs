@@ -8,7 +8,11 @@ fn input(command: &str, flags: &[(&'static str, &str)], environment: &[(&str, &s
     Input {
         command: command.split_whitespace().map(str::to_owned).collect(),
         flags: flags.iter().map(|(key, value)| (*key, vec![(*value).to_owned()])).collect(),
-        environment: environment.iter().map(|(name, value)| (name.into(), value.into())).collect(),
+        environment: [("HOME", "/home/me")]
+            .iter()
+            .chain(environment)
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect(),
         file: None,
     }
 }
@@ -117,7 +121,11 @@ fn contradictions_are_reported() {
         ("", &[("upstream", "http://h:1"), ("witness", "log")], "log: the witness is the log, and no log was given"),
         ("", &[("upstream", "http://h")], "upstream = \"http://h\" (flag --upstream): it has no port"),
         ("x serve", &[("username", "a:b")], "username = \"a:b\" (flag --username): empty, or with a colon in it"),
-        ("x serve", &[("journal", "sqlite")], "journal = \"sqlite\" (flag --journal): not a journal of this release"),
+        (
+            "x serve",
+            &[("journal", "sqlite")],
+            "journal = \"sqlite\" (flag --journal): not a place for the journal. Write disk or memory",
+        ),
     ] {
         let text = mistakes(&input(command, flags, &[]));
         assert!(text.starts_with("one setting is wrong:") && text.contains(expected), "{expected:?} is not in\n{text}");
@@ -150,6 +158,26 @@ fn knows_which_log_to_read() {
     assert_eq!(beside(&[("witness", "stream")]), (Source::None, 0));
     assert_eq!(beside(&[("witness", "stream"), ("log", "stdin")]), (Source::None, 1));
     assert_eq!(beside(&[("witness", "log"), ("log", "dir:/x")]), (Source::Directory("/x".into()), 0));
+}
+
+#[test]
+fn finds_a_folder_for_the_journal() {
+    let journal = |flags: &[(&'static str, &str)], environment: &[(&str, &str)]| {
+        load(&input("x serve", flags, environment)).unwrap().journal
+    };
+    let disk = |path: &str| Journal::Disk { state_dir: path.into() };
+    assert_eq!(journal(&[], &[]), disk("/home/me/.local/state/opencode-relay"));
+    let xdg = ("XDG_STATE_HOME", "/x");
+    assert_eq!(journal(&[], &[xdg]), disk("/x/opencode-relay"));
+    assert_eq!(journal(&[], &[("XDG_STATE_HOME", "not/absolute")]), disk("/home/me/.local/state/opencode-relay"));
+    assert_eq!(journal(&[], &[xdg, ("STATE_DIRECTORY", "/s/one:/s/two")]), disk("/s/one"));
+    assert_eq!(journal(&[], &[xdg, ("OPENCODE_RELAY_STATE_DIR", "/e")]), disk("/e"));
+    assert_eq!(journal(&[("state_dir", "/f")], &[("OPENCODE_RELAY_STATE_DIR", "/e")]), disk("/f"));
+    assert_eq!(journal(&[("journal", "memory"), ("state_dir", "/f")], &[]), Journal::Memory);
+    let nowhere = |flags: &[(&'static str, &str)]| load(&input("x serve", flags, &[("HOME", "")]));
+    let text = nowhere(&[]).unwrap_err().to_string();
+    assert!(text.contains("state_dir: nothing says where") && text.contains("--journal memory"), "{text}");
+    assert_eq!(nowhere(&[("journal", "memory")]).unwrap().journal, Journal::Memory);
 }
 
 #[test]

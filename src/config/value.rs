@@ -1,6 +1,7 @@
 //! Reading single values. Each error says what is wrong, and what to write instead.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -58,11 +59,17 @@ pub(super) fn log_level(text: &str) -> Result<String, Wrong> {
     )
 }
 
-pub(super) fn journal(text: &str) -> Result<(), Wrong> {
+/// Whether the journal is on disk.
+pub(super) fn journal(text: &str) -> Result<bool, Wrong> {
     match text {
-        "memory" => Ok(()),
-        _ => wrong("not a journal of this release", "Write memory"),
+        "disk" => Ok(true),
+        "memory" => Ok(false),
+        _ => wrong("not a place for the journal", "Write disk or memory"),
     }
+}
+
+pub(super) fn folder(text: &str) -> Result<PathBuf, Wrong> {
+    if text.is_empty() { wrong("no folder", "Write a path, as /var/lib/opencode-relay") } else { Ok(text.into()) }
 }
 
 pub(super) fn switch(text: &str) -> Result<bool, Wrong> {

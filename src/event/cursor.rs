@@ -40,7 +40,7 @@ impl fmt::Display for Seq {
 }
 
 /// What stands in a frame's `id:` field: `<epoch>-<seq>`, as `00d1ce5eed5eed00-42` (DESIGN §3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Cursor {
     /// Which journal.
     pub epoch: Epoch,

@@ -41,6 +41,12 @@ impl Origin {
             Self::Bare => "bare",
         }
     }
+
+    /// The origin that this word names.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Stream, Self::State, Self::Bare].into_iter().find(|origin| origin.name() == name)
+    }
 }
 
 /// One event as clients will see it, not yet numbered.
@@ -146,6 +152,9 @@ pub struct Payload<'a> {
 /// The durable form of the event right before it (FACTS §1).
 #[derive(Debug, Deserialize)]
 pub struct Sync<'a> {
+    /// The id of the event that it is the twin of.
+    #[serde(borrow, default)]
+    pub id: Option<std::borrow::Cow<'a, str>>,
     /// The type with its version, as `message.updated.1`.
     #[serde(borrow, rename = "type")]
     pub kind: std::borrow::Cow<'a, str>,

@@ -72,6 +72,18 @@ impl Views {
         Self(self.0 & !Self::API)
     }
 
+    /// The set as a number, for storing: 1 is `/event` with `/session/{id}/event`, 2 `/global/event`, 4 `/api/event`.
+    #[must_use]
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The set of a number that [`Views::bits`] gave; `None` for any other.
+    #[must_use]
+    pub fn from_bits(bits: u8) -> Option<Self> {
+        (bits <= Self::INSTANCE | Self::GLOBAL | Self::API).then_some(Self(bits))
+    }
+
     /// Whether the set has this stream.
     #[must_use]
     pub fn has(self, view: View) -> bool {

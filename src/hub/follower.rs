@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -9,7 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{Hub, wakers};
 use crate::event::{Cursor, Event, Scope, Seq, connected, heartbeat, quote};
-use crate::journal::Record;
+use crate::journal::{Journal, Lost, Read, Record};
 
 /// Most bytes of frames handed out at once. Frames that wait are written together up to here; a bigger one goes alone.
 const BATCH: usize = 64 << 10;
@@ -75,16 +76,48 @@ impl Word {
 #[error("go on with the stream: the client is further behind than the journal reaches")]
 pub struct Expired;
 
-/// Where a client starts, by the id it brought. An id is a wish, never a credential: all it selects is a position.
-pub(super) fn place(last_id: Option<&str>, newest: Cursor, oldest: Seq) -> (Word, Seq) {
-    let gap = |reason, missed| (Word::Gap { reason, missed }, newest.seq);
-    let Some(last_id) = last_id else { return (Word::Fresh, newest.seq) };
-    match last_id.parse::<Cursor>() {
-        Err(_) => gap(Reason::Unknown, None),
-        Ok(cursor) if cursor.epoch != newest.epoch => gap(Reason::Restarted, None),
-        Ok(cursor) if cursor.seq > newest.seq => gap(Reason::Unknown, None),
-        Ok(cursor) if cursor.seq.next() < oldest => gap(Reason::Expired, Some(newest.seq.0 - cursor.seq.0)),
-        Ok(cursor) => (Word::Resumed, cursor.seq),
+/// Where a client starts, by the id it brought. An id is a wish, never a credential: all it selects is a position. A fresh
+/// stream starts after `tail`.
+pub(super) fn place(last_id: Option<&str>, journal: &Journal, tail: Seq) -> (Word, Cursor) {
+    let gap = |reason, missed| (Word::Gap { reason, missed }, journal.cursor(tail));
+    let Some(last_id) = last_id else { return (Word::Fresh, journal.cursor(tail)) };
+    let Ok(cursor) = last_id.parse::<Cursor>() else { return gap(Reason::Unknown, None) };
+    match journal.locate(cursor) {
+        Ok(_) => (Word::Resumed, cursor),
+        Err(Lost::Expired { missed }) => gap(Reason::Expired, Some(missed)),
+        Err(Lost::Unknown) => gap(Reason::Unknown, None),
+        Err(Lost::Restarted) => gap(Reason::Restarted, None),
+    }
+}
+
+/// Records on their way from the journal's file.
+struct Reading(Pin<Box<dyn Future<Output = Fetched> + Send>>);
+
+type Fetched = Result<Vec<Arc<Record>>, Expired>;
+
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reading")
+    }
+}
+
+impl Reading {
+    /// Reads after a position, once it is this one's turn. Dropping it takes it out of the queue; a read that has begun
+    /// ends by itself, and keeps its turn until then.
+    fn start(hub: &Hub, after: Seq) -> Self {
+        let (journal, reads) = (hub.0.journal.clone(), hub.0.reads.clone());
+        Self(Box::pin(async move {
+            let turn = reads.acquire_owned().await;
+            let read = move || {
+                let read = journal.read_file(after, READ);
+                drop(turn);
+                read
+            };
+            match tokio::task::spawn_blocking(read).await {
+                Ok(Ok(records)) => Ok(records),
+                _ => Err(Expired),
+            }
+        }))
     }
 }
 
@@ -96,11 +129,13 @@ pub struct Follower {
     ids: bool,
     word: Word,
     /// The last record that was looked at; everything up to here was sent or is not in the scope.
-    cursor: Seq,
+    cursor: Cursor,
     /// Greeting and pending asks, not sent yet.
     first: Option<Bytes>,
-    /// Records read from the journal or taken live, not looked at yet. Bounded by `READ` and `LIVE`.
+    /// Records read from the journal, not looked at yet. Bounded by `READ`.
     ahead: VecDeque<Arc<Record>>,
+    /// Set while they come from the file.
+    reading: Option<Reading>,
     place: wakers::Place,
 }
 
@@ -110,11 +145,12 @@ impl Follower {
         scope: Scope,
         ids: bool,
         word: Word,
-        cursor: Seq,
+        cursor: Cursor,
         pending: &[Event],
         place: wakers::Place,
     ) -> Self {
-        let mut follower = Self { hub, scope, ids, word, cursor, first: None, ahead: VecDeque::new(), place };
+        let mut follower =
+            Self { hub, scope, ids, word, cursor, first: None, ahead: VecDeque::new(), reading: None, place };
         follower.first = Some(follower.greeting(pending));
         follower
     }
@@ -151,7 +187,7 @@ impl Follower {
                     }
                     batch.put_slice(bytes);
                 }
-                self.cursor = record.seq;
+                self.cursor = record.cursor();
                 self.ahead.pop_front();
             }
             let more = if batch.is_empty() { self.fetch(Some(context)) } else { self.fetch(None) };
@@ -164,32 +200,38 @@ impl Follower {
         }
     }
 
-    /// Fills `ahead`, from the live records if they reach back far enough, else from the journal. At the tail it leaves
-    /// the waker, under the lock that a publish takes too, so that no record comes between.
+    /// Fills `ahead` from the journal. At the tail it leaves the waker, under the lock that a publish takes too, so that no
+    /// record comes between. Without a context it does not wait for anything.
     fn fetch(&mut self, context: Option<&mut Context<'_>>) -> Poll<Result<(), Expired>> {
-        let mut tail = self.hub.tail();
-        if tail.seq == self.cursor {
-            if let Some(context) = context {
-                tail.wakers.wait(&self.place, context.waker());
+        if self.reading.is_none() {
+            {
+                let mut tail = self.hub.tail();
+                // Beyond the tail stands who has read what is in the journal already and about to be published.
+                if tail.seq <= self.cursor.seq {
+                    if let Some(context) = context {
+                        tail.wakers.wait(&self.place, context.waker());
+                    }
+                    return Poll::Pending;
+                }
             }
-            return Poll::Pending;
+            match self.hub.0.journal.read(self.cursor.seq, READ) {
+                Ok(Read::Here(records)) => {
+                    self.ahead.extend(records);
+                    return Poll::Ready(Ok(()));
+                }
+                Ok(Read::InFile) => self.reading = Some(Reading::start(&self.hub, self.cursor.seq)),
+                Err(_) => return Poll::Ready(Err(Expired)),
+            }
         }
-        if tail.live.front().is_some_and(|oldest| oldest.seq <= self.cursor.next()) {
-            let missing = usize::try_from(tail.seq.0 - self.cursor.0).unwrap_or(usize::MAX);
-            let start = tail.live.len().saturating_sub(missing);
-            self.ahead.extend(tail.live.range(start..).cloned());
-            return Poll::Ready(Ok(()));
-        }
-        drop(tail);
-        match self.hub.0.journal.read(self.cursor, READ) {
-            Ok(read) => self.ahead.extend(read.records),
-            Err(_) => return Poll::Ready(Err(Expired)),
-        }
+        let (Some(reading), Some(context)) = (&mut self.reading, context) else { return Poll::Pending };
+        let read = std::task::ready!(reading.0.as_mut().poll(context));
+        self.reading = None;
+        self.ahead.extend(read?);
         Poll::Ready(Ok(()))
     }
 
     fn position(&self) -> Option<Cursor> {
-        self.ids.then(|| Cursor { epoch: self.hub.0.journal.epoch(), seq: self.cursor })
+        self.ids.then_some(self.cursor)
     }
 
     fn greeting(&self, pending: &[Event]) -> Bytes {
@@ -227,6 +269,9 @@ mod tests {
     use super::*;
     use crate::event::{Epoch, Origin, Place, Types, View};
     use crate::journal::{Batch, Journal, Options};
+
+    /// More than are read from the journal at once.
+    const MANY: usize = 3000;
 
     fn event(directory: &str, kind: &str) -> Event {
         let place = Place { directory: Some(directory.into()), project: None };
@@ -303,12 +348,57 @@ mod tests {
         fixture.publish("/p", 2);
         let mut follower = fixture.follow(Some("0000000000000001-1"));
         assert_eq!(follower.word(), &Word::Resumed);
-        fixture.publish("/p", super::super::LIVE * 3);
+        fixture.publish("/p", MANY);
         let (seqs, end) = drain(&mut follower, waker);
-        let newest = 2 + super::super::LIVE as u64 * 3;
+        let newest = 2 + MANY as u64;
         // The greeting repeats the client's own position, then everything after it.
         assert_eq!(seqs, [1].into_iter().chain(2..=newest).collect::<Vec<_>>());
         assert_eq!(end, Poll::Pending);
+    }
+
+    #[tokio::test]
+    async fn whoever_is_behind_memory_reads_the_file_and_wakes_up() {
+        const EVENTS: u64 = 40;
+        let folder = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(folder.path(), Options::default()).unwrap();
+        let journal = Arc::new(journal);
+        let hub = Hub::new(journal.clone());
+        let place = Place { directory: Some("/p".into()), project: None };
+        // As much as does not fit into memory.
+        let properties = format!(r#"{{"x":"{}"}}"#, "y".repeat(1 << 20));
+        for _ in 0..EVENTS {
+            let event = Event::made(Origin::State, "a", &place, None, "evt_1", &properties);
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+            let now = u64::try_from(now.as_millis()).unwrap();
+            hub.publish(journal.append(Batch { events: vec![event], notes: vec![] }, now), None);
+        }
+        assert!(matches!(journal.read(Seq(0), 1), Ok(Read::InFile)));
+        let id = journal.cursor(Seq(0)).to_string();
+        let follow = || {
+            let scope = Scope { view: View::Instance, directory: None, session: None, types: Types::default() };
+            let mut follower = hub.follow(scope, Some(&id), true);
+            let greeting = follower.poll_frames(&mut Context::from_waker(Waker::noop()));
+            assert!(greeting.is_ready());
+            follower
+        };
+        let mut followers: Vec<Follower> = (0..6).map(|_| follow()).collect();
+        // Some go away while the file is read for them, or while they wait for their turn.
+        for follower in &mut followers {
+            assert!(follower.poll_frames(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        followers.drain(..4);
+        for follower in &mut followers {
+            let mut seqs = Vec::new();
+            while seqs.last() != Some(&EVENTS) {
+                let bytes = std::future::poll_fn(|context| follower.poll_frames(context)).await.unwrap();
+                let text = String::from_utf8(bytes.to_vec()).unwrap();
+                let ids = text.lines().filter_map(|line| line.strip_prefix("id: "));
+                seqs.extend(ids.map(|id| id.parse::<Cursor>().unwrap().seq.0));
+            }
+            assert_eq!(seqs, (1..=EVENTS).collect::<Vec<_>>());
+            assert!(follower.poll_frames(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        assert_eq!(hub.followers(), 2);
     }
 
     #[test]
@@ -347,7 +437,7 @@ mod tests {
         for _ in 0..100 {
             assert!(slow.poll_frames(&mut Context::from_waker(waker)).is_pending());
         }
-        fixture.publish("/p", super::super::LIVE * 2);
+        fixture.publish("/p", MANY);
         assert_eq!(slow.ahead.len(), 0);
         assert_eq!(drain(&mut slow, waker).1, Poll::Ready(Err(Expired)));
         assert_eq!(fixture.hub.followers(), 1);

@@ -1,26 +1,28 @@
 //! The hub: one tail, many followers.
 //!
-//! A [`Follower`] that stands behind the tail reads the journal; one exactly at the tail is woken by the next
-//! [`Hub::publish`] and takes what it needs from the few newest records kept here. Nothing is queued per client: a client
-//! that stops reading keeps a position and a waker, and costs reads of the journal when it returns, never memory.
+//! A [`Follower`] reads the journal, whose newest records are in memory; one exactly at the tail is woken by the next
+//! [`Hub::publish`]. Nothing is queued per client: a client that stops reading keeps a position and a waker, and costs reads
+//! of the journal when it returns, never memory. Reads of the journal's file wait for a disk, so they are made apart from
+//! the threads that serve clients, few at once.
 
 mod follower;
 mod wakers;
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::event::{Cursor, Event, Scope, Seq, fresh_id};
+use tokio::sync::Semaphore;
+
+use crate::event::{Event, Scope, Seq, fresh_id};
 use crate::journal::{Journal, Record};
 use wakers::Wakers;
 
 pub use follower::{Expired, Follower, Reason, Word};
 
-/// How many of the newest records are kept at hand for followers at the tail. One that is further behind reads the journal.
-const LIVE: usize = 1024;
+/// Most reads of the journal's file at once; other followers wait for their turn, in order.
+const READS: usize = 2;
 
 /// Hands records to followers. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -30,6 +32,7 @@ pub struct Hub(Arc<Shared>);
 struct Shared {
     journal: Arc<Journal>,
     tail: Mutex<Tail>,
+    reads: Arc<Semaphore>,
     /// Makes the ids of greetings and heartbeats differ.
     frames: AtomicU64,
 }
@@ -38,8 +41,6 @@ struct Shared {
 struct Tail {
     /// The newest record. Followers at this position wait.
     seq: Seq,
-    /// The newest records, neighbours differ by one in `seq`, the last one has `Tail::seq`.
-    live: VecDeque<Arc<Record>>,
     /// What a client has to know after a gap: open permissions and questions, busy sessions. True as of `seq`.
     pending: Arc<[Event]>,
     wakers: Wakers,
@@ -49,13 +50,9 @@ impl Hub {
     /// A hub over a journal, at its end.
     #[must_use]
     pub fn new(journal: Arc<Journal>) -> Self {
-        let tail = Tail {
-            seq: journal.fill().newest,
-            live: VecDeque::new(),
-            pending: Arc::new([]),
-            wakers: Wakers::default(),
-        };
-        Self(Arc::new(Shared { journal, tail: Mutex::new(tail), frames: AtomicU64::new(0) }))
+        let tail = Tail { seq: journal.fill().newest, pending: Arc::new([]), wakers: Wakers::default() };
+        let reads = Arc::new(Semaphore::new(READS));
+        Self(Arc::new(Shared { journal, tail: Mutex::new(tail), reads, frames: AtomicU64::new(0) }))
     }
 
     /// Shows records that the journal has already to every follower. `pending`, if it changed, is true as of the last one.
@@ -66,9 +63,6 @@ impl Hub {
         }
         let Some(newest) = records.last() else { return };
         tail.seq = newest.seq;
-        tail.live.extend(records);
-        let surplus = tail.live.len().saturating_sub(LIVE);
-        tail.live.drain(..surplus);
         let woken = tail.wakers.take();
         drop(tail);
         // Outside the lock, because a woken follower takes it at once.
@@ -82,9 +76,7 @@ impl Hub {
     pub fn follow(&self, scope: Scope, last_id: Option<&str>, ids: bool) -> Follower {
         let mut tail = self.tail();
         let place = tail.wakers.enter();
-        let newest = Cursor { epoch: self.0.journal.epoch(), seq: tail.seq };
-        let oldest = self.0.journal.fill().oldest;
-        let (word, start) = follower::place(last_id, newest, oldest);
+        let (word, start) = follower::place(last_id, &self.0.journal, tail.seq);
         let pending = if matches!(word, Word::Gap { .. }) { tail.pending.clone() } else { Arc::new([]) };
         drop(tail);
         Follower::new(self.clone(), scope, ids, word, start, &pending, place)

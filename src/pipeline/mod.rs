@@ -239,6 +239,7 @@ impl Core {
                         }
                         Item::Hint { session } => self.input(Input::Hint(session), now, asks),
                         Item::Started => self.input(Input::LogBroke, now, asks),
+                        Item::Elsewhere => {}
                         Item::Gap { reason } => {
                             log.gaps += 1;
                             tracing::warn!(reason, "part of the bus log could not be read; reading the state instead");
@@ -294,17 +295,15 @@ impl Core {
 
     /// An event of the stream: shown as it is, and told to `reconcile`.
     fn deliver(&mut self, mut event: Event, now: Now, asks: &mpsc::Sender<Ask>) {
+        if self.reconcile.is_told(&event) {
+            return;
+        }
         if self.has_api.load(Ordering::Relaxed) {
             let waiting = self.api.prepare(&mut event);
             self.events.extend(waiting);
         }
         self.events.push(event.clone());
-        // A twin says nothing new: it is the durable form of the event right before it.
-        if &*event.kind == "sync" {
-            self.input(Input::StreamAlive, now, asks);
-        } else {
-            self.input(Input::Event(event), now, asks);
-        }
+        self.input(Input::Event(event), now, asks);
     }
 
     fn input(&mut self, input: Input, now: Now, asks: &mpsc::Sender<Ask>) {
@@ -319,9 +318,9 @@ impl Core {
                     self.status.made += 1;
                     self.events.push(event);
                 }
-                Effect::Ask { number, path, directory } => {
+                Effect::Ask { number, path, directory, body } => {
                     // Never full: `reconcile` has fewer questions in flight. Closed only while stopping.
-                    let _ = asks.try_send(Ask { number, path, directory });
+                    let _ = asks.try_send(Ask { number, path, directory, body });
                 }
                 Effect::Misshapen(error) => {
                     self.status.state.failed += 1;

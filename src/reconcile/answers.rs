@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::aspect::{Aspect, Group, SessionId};
-use super::compare::{Draft, Facts, Found, Listed, Listing, ShapeError};
+use super::compare::{Draft, Facts, Found, Listed, Listing, Moved, ShapeError};
 use super::plan::{BURST, Flight};
 use super::reads::ACTIVE;
 use super::shadow::SessionInfo;
@@ -34,13 +34,26 @@ impl Reconcile {
             Err(failure) => Err(*failure),
         };
         match text {
+            Ok(text) if aspect == Aspect::History => match self.tell_history(text, now, effects) {
+                Ok(()) => self.plan.succeeded(&aspect),
+                Err(error) => {
+                    effects.push(Effect::Misshapen(error));
+                    self.give_up_history(now);
+                }
+            },
             Ok(text) => match self.compare(text, &flight, now, &mut drafts) {
                 Ok(()) => self.plan.succeeded(&aspect),
+                Err(error) if aspect == Aspect::Everything => {
+                    effects.push(Effect::Misshapen(error));
+                    self.give_up_history(now);
+                }
                 Err(error) => {
                     effects.push(Effect::Misshapen(error));
                     self.plan.failed(&flight, now.steady);
                 }
             },
+            // It is one of two ways.
+            Err(_) if matches!(aspect, Aspect::History | Aspect::Everything) => self.give_up_history(now),
             Err(Failure::Missing) => self.missing(flight, now, &mut drafts),
             Err(Failure::Unanswered) => {
                 self.plan.failed(&flight, now.steady);
@@ -102,10 +115,13 @@ impl Reconcile {
                 let listed = self.shadow.compare_sessions(text, flight, listing, out)?;
                 self.listed(listed, flight, now);
             }
+            Aspect::Everything => self.name_others(text, now)?,
+            // Told elsewhere: it gives whole events.
+            Aspect::History => {}
             Aspect::Session(id) => {
-                let listing = self.listing(flight);
+                let listing = Listing { has_history: false, ..self.listing(flight) };
                 if let Ok(info) = serde_json::from_str::<SessionInfo>(text)
-                    && self.shadow.compare_session(text, &info, flight, listing, out)
+                    && self.shadow.compare_session(text, &info, flight, listing, out) != Moved::No
                 {
                     self.moved(id, now);
                 }
@@ -162,6 +178,7 @@ impl Reconcile {
 
     fn listing(&self, flight: &Flight) -> Listing {
         Listing {
+            has_history: self.history.is_there && !flight.silent,
             is_patient: flight.is_look && self.is_patient(),
             since: self.since,
             expects_new: self.ledger.owed("session.created") > 0 && !self.shadow.sessions.is_empty(),
@@ -180,6 +197,8 @@ impl Reconcile {
                 self.shadow.session(id).is_unread = true;
             }
         }
+        self.want_history(listed.recorded);
+        self.begin_history(now);
         for id in listed.absent {
             self.plan.mark(Aspect::Session(id), now.steady);
         }
@@ -189,12 +208,15 @@ impl Reconcile {
     }
 
     /// A session changed: what was announced may be about it.
-    fn moved(&mut self, id: &SessionId, now: Now) {
+    pub(super) fn moved(&mut self, id: &SessionId, now: Now) {
         let session = self.shadow.session(id);
         session.active = session.active.max(now.steady + ACTIVE);
         let directory = session.place.directory.clone();
         if let Some(directory) = directory.filter(|_| self.hints.contains(id)) {
             self.use_directory(&directory, now);
+        }
+        if !self.may_read(id) {
+            return;
         }
         for group in self.wanted.clone() {
             if let Some(aspect) = group.of_session(id) {

@@ -7,6 +7,9 @@ pub(super) type SessionId = Arc<str>;
 /// An instance's directory, as opencode writes it.
 pub(super) type Directory = Arc<str>;
 
+/// The path of [`Aspect::History`], the one question that is a POST.
+pub(super) const HISTORY: &str = "/sync/history";
+
 /// One question about the state. Their order is the order in which they are asked when several are due: content before
 /// status, because a client that hears of a turn's end reads what it has.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,6 +18,10 @@ pub(super) enum Aspect {
     Path,
     /// The newest sessions of all directories.
     Sessions,
+    /// All sessions there are, archived ones too, for [`Aspect::History`].
+    Everything,
+    /// The durable events of some sessions.
+    History,
     /// One session.
     Session(SessionId),
     /// A session's newest messages.
@@ -43,6 +50,8 @@ impl Aspect {
         match self {
             Self::Path => "/path".into(),
             Self::Sessions => format!("/experimental/session?limit={limit}"),
+            Self::Everything => format!("/experimental/session?limit={limit}&archived=true"),
+            Self::History => HISTORY.into(),
             Self::Session(id) => format!("/session/{id}"),
             Self::Messages(id) => format!("/session/{id}/message?limit={limit}"),
             Self::Todo(id) => format!("/session/{id}/todo"),
@@ -81,6 +90,7 @@ impl Aspect {
     pub(super) fn limit(&self) -> usize {
         match self {
             Self::Sessions => 50,
+            Self::Everything => 1000,
             Self::Messages(_) => 16,
             _ => 0,
         }

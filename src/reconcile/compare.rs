@@ -14,7 +14,7 @@ use crate::event::{Place, quote};
 
 pub(super) use asks::Replies;
 pub(super) use messages::{Facts, Found};
-pub(super) use sessions::{Listed, Listing};
+pub(super) use sessions::{Listed, Listing, Moved};
 
 /// An event to be made from the state.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub struct ShapeError {
     source: serde_json::Error,
 }
 
-fn shape(what: &'static str) -> impl FnOnce(serde_json::Error) -> ShapeError {
+pub(super) fn shape(what: &'static str) -> impl FnOnce(serde_json::Error) -> ShapeError {
     move |source| ShapeError { what, source }
 }
 

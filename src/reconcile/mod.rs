@@ -8,6 +8,7 @@
 mod answers;
 mod aspect;
 mod compare;
+mod history;
 mod json;
 mod ledger;
 mod plan;
@@ -25,6 +26,7 @@ use bytes::Bytes;
 use crate::event::{Event, Origin, Place, fresh_id, quote};
 use aspect::{Aspect, Directory, Group, SessionId};
 use compare::{Draft, Replies, ShapeError};
+use history::History;
 use ledger::Ledger;
 use plan::{BURST, Flight, Plan};
 use reads::HEARD;
@@ -141,6 +143,8 @@ pub enum Effect {
         path: String,
         /// Which instance to ask, for the header `x-opencode-directory`.
         directory: Option<Arc<str>>,
+        /// JSON text to POST; the others are GETs.
+        body: Option<String>,
     },
     /// An answer could not be read: for the log.
     Misshapen(ShapeError),
@@ -205,6 +209,7 @@ pub struct Reconcile {
     held: VecDeque<(u64, Flight, Result<Bytes, Failure>)>,
     next_poll: u64,
     watch: Watch,
+    history: History,
     /// How many events were made; makes their ids differ.
     made: u64,
     pending_changed: bool,
@@ -234,6 +239,7 @@ impl Reconcile {
             held: VecDeque::new(),
             next_poll: 0,
             watch: Watch::default(),
+            history: History::default(),
             made: 0,
             pending_changed: false,
         }
@@ -258,7 +264,7 @@ impl Reconcile {
             }
             Input::StreamDown => {
                 self.stream = Stream::Down;
-                if matches!(self.recovery, Recovery::Until(_)) {
+                if matches!(self.recovery, Recovery::Until(_)) || self.history.is_there {
                     self.recovery = Recovery::Begun;
                 }
                 self.plan.speak();
@@ -266,6 +272,11 @@ impl Reconcile {
                 self.revive(self.ledger.last_alive(), now);
                 let kinds = self.ledger.missing(now.steady, None);
                 self.owe(&kinds, now, effects);
+            }
+            // A twin is the durable form of the event right before it.
+            Input::Event(event) if &*event.kind == "sync" => {
+                self.history.is_there |= self.shadow.observe_twin(&event);
+                self.ledger.alive(now.steady);
             }
             Input::Event(event) => {
                 self.ledger.deliver(&event.kind, now.steady, self.options.witness != Witness::Stream);
@@ -379,6 +390,7 @@ impl Reconcile {
 
     /// Notes up to when everything was told, and ends the recovery when what it asked for was answered.
     fn take_stock(&mut self, now: Now) {
+        self.history.forget(now.steady);
         let is_quiet = self.held.is_empty() && self.plan.is_quiet(now.steady + BURST);
         if let Recovery::Until(until) = self.recovery
             && (is_quiet || until <= now.steady)
@@ -391,7 +403,8 @@ impl Reconcile {
         if self.stream == Stream::Up {
             // What the stream has not shown by now may still be on its way.
             self.seen = now.wall.saturating_sub(now.steady.saturating_sub(self.ledger.last_alive()));
-        } else if self.is_state_driven() && is_quiet && self.settle.next().is_none() {
+        } else if self.is_state_driven() && !self.is_blind() && is_quiet && self.settle.next().is_none() {
+            // The log would have announced more.
             self.seen = now.wall;
         }
     }
@@ -411,6 +424,7 @@ impl Reconcile {
         }
         if self.settle.is_last() && self.held.is_empty() && self.plan.is_quiet(now.steady) {
             self.settle.finish();
+            self.give_up_waiting(now);
             self.ledger.write_off();
             self.wanted.clear();
             self.expects_gone = false;
@@ -427,7 +441,8 @@ impl Reconcile {
             let any = self.shadow.instances.keys().next().cloned();
             for question in self.plan.start(now.steady, self.shadow.step) {
                 let directory = question.directory.or_else(|| any.clone());
-                effects.push(Effect::Ask { number: question.number, path: question.path, directory });
+                let body = (question.path == aspect::HISTORY).then(|| self.history.body());
+                effects.push(Effect::Ask { number: question.number, path: question.path, directory, body });
             }
         }
         self.take_stock(now);

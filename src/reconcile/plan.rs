@@ -1,8 +1,8 @@
 //! When to ask: a burst of notices is one question, a handful are in flight, none is asked twice at once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::aspect::{Aspect, Directory};
+use super::aspect::{Aspect, Directory, SessionId};
 
 /// How long to wait after a notice before asking, in milliseconds, so that a burst is one read.
 pub(super) const BURST: u64 = 20;
@@ -68,6 +68,8 @@ pub(super) struct Plan {
     flights: HashMap<u64, Flight>,
     asked: HashMap<Aspect, u64>,
     failures: HashMap<Aspect, Failures>,
+    /// Sessions of which nothing is asked for the time being.
+    blocked: BTreeSet<SessionId>,
     last: u64,
     /// Questions asked, ever.
     pub(super) reads: u64,
@@ -113,13 +115,27 @@ impl Plan {
         self.flights.values_mut().for_each(|flight| flight.silent = false);
     }
 
+    /// Asks nothing about a session until [`Plan::unblock`].
+    pub(super) fn block(&mut self, session: SessionId) {
+        self.blocked.insert(session);
+    }
+
+    /// Asks about all sessions again.
+    pub(super) fn unblock(&mut self) {
+        self.blocked.clear();
+    }
+
+    fn is_blocked(&self, aspect: &Aspect) -> bool {
+        aspect.session().is_some_and(|id| self.blocked.contains(id))
+    }
+
     /// Takes the questions to ask now, with their numbers.
     pub(super) fn start(&mut self, now: u64, step: u64) -> Vec<Question> {
         let flying: Vec<Aspect> = self.flights.values().map(|flight| flight.aspect.clone()).collect();
         let ready: Vec<Aspect> = self
             .due
             .iter()
-            .filter(|(aspect, due)| due.at <= now && !flying.contains(aspect))
+            .filter(|(aspect, due)| due.at <= now && !flying.contains(aspect) && !self.is_blocked(aspect))
             .map(|(aspect, _)| aspect.clone())
             .take(IN_FLIGHT.saturating_sub(flying.len()))
             .collect();
@@ -174,7 +190,7 @@ impl Plan {
             return None;
         }
         let flying = |aspect: &Aspect| self.flights.values().any(|flight| flight.aspect == *aspect);
-        self.due.iter().filter(|(aspect, _)| !flying(aspect)).map(|(_, due)| due.at).min()
+        self.due.iter().filter(|(aspect, _)| !flying(aspect) && !self.is_blocked(aspect)).map(|(_, due)| due.at).min()
     }
 
     /// Whether nothing is due or on its way, but for questions that are due later than `until` and do not make up for

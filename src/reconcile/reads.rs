@@ -85,6 +85,13 @@ impl Reconcile {
         self.shadow.sessions.iter().filter(move |(_, session)| active(session)).map(|(id, _)| id)
     }
 
+    /// Whether reading a session boots no instance. The releases that keep a record of their events boot one for any
+    /// request that names a session, wherever that is (measured on 1.18.34); the older ones do not.
+    pub(super) fn may_read(&self, id: &SessionId) -> bool {
+        let place = self.shadow.sessions.get(id).and_then(|session| session.place.directory.as_ref());
+        !self.history.is_there || place.is_none_or(|directory| self.shadow.instances.contains_key(directory))
+    }
+
     /// Nobody could look since that time: what was active then may have changed unseen.
     pub(super) fn revive(&mut self, since: u64, now: Now) {
         for session in self.shadow.sessions.values_mut().filter(|session| session.active > since) {
@@ -102,6 +109,10 @@ impl Reconcile {
     pub(super) fn resync(&mut self, now: Now) {
         self.expects_gone = true;
         self.unseen(self.ledger.last_alive(), now);
+        let active: Vec<SessionId> = self.active(now).cloned().collect();
+        let is_counted = |id: &SessionId| self.shadow.sessions.get(id).is_some_and(|session| session.history.is_some());
+        let counted: Vec<SessionId> = active.into_iter().filter(is_counted).collect();
+        self.want_history(counted);
         for group in Group::ALL {
             self.want(group, now);
         }

@@ -74,6 +74,8 @@ pub(super) struct Session {
     pub(super) error: Option<u64>,
     /// The step of the last event about the session's object, status, todo list, changes.
     pub(super) stepped: Steps,
+    /// The number of its newest durable event that was told, on releases that count them.
+    pub(super) history: Option<u64>,
     /// The list showed its object changed without an event; the step of the last event about it.
     pub(super) suspected: Option<u64>,
     /// It moved, and nothing names it as one that this opencode works on.

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::aspect::Group;
 use super::reads::{ACTIVE, HEARD, SLACK};
 use super::shadow::{Ask, Instance};
 use super::{Ledger, Now, Options, Reconcile, Recovery, Stream, Witness};
@@ -147,18 +146,20 @@ impl Reconcile {
         reconcile.since = seen.saturating_sub(SLACK);
         reconcile.seen = seen;
         reconcile.unseen_since = Some(reconcile.since);
-        reconcile.expects_gone = true;
         reconcile.pending_changed = true;
         if reconcile.options.witness != Witness::Log {
             reconcile.stream = Stream::Down;
             reconcile.recovery = Recovery::Begun;
         }
-        Group::ALL.into_iter().for_each(|group| reconcile.want(group, now));
+        let unseen_since = reconcile.unseen_since;
+        reconcile.resync(now);
+        reconcile.unseen_since = unseen_since;
         Ok(reconcile)
     }
 
     fn relive(&mut self, past: &Past<'_>, seen: u64, now: Now) {
         if &*past.event.kind == "sync" {
+            self.history.is_there |= self.shadow.observe_twin(past.event);
             return;
         }
         self.shadow.observe(past.event);

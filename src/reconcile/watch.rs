@@ -130,6 +130,13 @@ impl Reconcile {
     }
 
     fn read_followed(&mut self, id: &SessionId, now: Now) {
+        if self.history.is_there && self.shadow.sessions.get(id).is_some_and(|session| session.history.is_some()) {
+            self.want_history([id.clone()]);
+            self.begin_history(now);
+        }
+        if !self.may_read(id) {
+            return;
+        }
         let of_session =
             [Group::Messages, Group::Todo, Group::Diff].into_iter().filter_map(|group| group.of_session(id));
         of_session.for_each(|aspect| self.plan.mark(aspect, now.steady));

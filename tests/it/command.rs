@@ -10,7 +10,8 @@ const RELAY: &str = env!("CARGO_BIN_EXE_opencode-relay");
 
 fn relay(arguments: &[&str]) -> Command {
     let mut command = Command::new(RELAY);
-    command.args(arguments).stdin(Stdio::null());
+    // No test may write into a real home.
+    command.args(arguments).env("OPENCODE_RELAY_JOURNAL", "memory").stdin(Stdio::null());
     command
 }
 

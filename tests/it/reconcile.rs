@@ -171,6 +171,33 @@ proptest! {
     }
 
     #[test]
+    fn opencodes_own_record_tells_every_durable_event_once(
+        moves in moves().prop_map(seen),
+        seed in any::<u64>(),
+        kills in prop::collection::vec((0..2500u64, 1..3000u64), 0..3),
+        cut in prop::option::of((2..4000u64, 3..3000u64)),
+    ) {
+        let mut at = 2000;
+        let mut times = vec![];
+        for (until, length) in kills {
+            times.push((at + until + 2, at + until + length + 3));
+            at += until + length + 3;
+        }
+        // Two turns first, so that opencode is known to count its events.
+        let turns = [0, 2].map(|slot| Move { slot, pause: 0, act: Act::Turn(plain(2, 20)) });
+        let erases = |act: &Act| matches!(act, Act::Delete | Act::Revert);
+        let moves: Vec<Move> = turns.into_iter().chain(moves.into_iter().filter(|one| !erases(&one.act))).collect();
+        let cuts = cut.into_iter().map(|(from, length)| (2000 + from, 2000 + from + length)).collect();
+        let settings = Settings { kills: times, cuts, has_history: true, ..Settings::new(Witness::Stream, seed) };
+        let (_, outcome) = played(&moves, &settings);
+        nothing_wrong(&outcome)?;
+        converged(&outcome)?;
+        if !outcome.missing.is_empty() {
+            return Err(fail(&outcome, &format!("never told: {:?}", outcome.missing)));
+        }
+    }
+
+    #[test]
     fn what_another_process_does_is_told(
         moves in moves().prop_map(seen),
         seed in any::<u64>(),

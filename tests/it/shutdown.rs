@@ -270,8 +270,8 @@ async fn what_has_arrived_is_journaled() {
             options: reconcile::Options {
                 witness: reconcile::Witness::Stream,
                 grace: 2_000,
-                emit_bare: false,
                 watch: 0,
+                emit_bare: false,
             },
             journal: journal.clone(),
             restored: journal::Restored::default(),

@@ -35,6 +35,7 @@ impl Run {
         let folder = TempDir::new().unwrap();
         let path = write_script(&folder, script);
         let relay = Command::new(RELAY)
+            .env("OPENCODE_RELAY_JOURNAL", "memory")
             .args(["run", "--listen", "127.0.0.1:0", "--", "sh"])
             .arg(path)
             .args(arguments)
@@ -113,6 +114,7 @@ fn a_password_from_a_file_guards_the_command_too() {
     fs::write(&password, "from the file\n").unwrap();
     let script = write_script(&folder, "echo \"$OPENCODE_SERVER_USERNAME:$OPENCODE_SERVER_PASSWORD\" >&2\n");
     let output = Command::new(RELAY)
+        .env("OPENCODE_RELAY_JOURNAL", "memory")
         .args(["run", "--listen", "127.0.0.1:0", "--username", "me", "--password-file"])
         .arg(&password)
         .args(["--", "sh"])
@@ -240,7 +242,11 @@ fn what_the_command_says_is_passed_on() {
 #[test]
 fn a_command_that_is_not_there_is_named() {
     let output = |command: &str| -> Output {
-        Command::new(RELAY).args(["run", "--listen", "127.0.0.1:0", "--", command, "serve"]).output().unwrap()
+        Command::new(RELAY)
+            .env("OPENCODE_RELAY_JOURNAL", "memory")
+            .args(["run", "--listen", "127.0.0.1:0", "--", command, "serve"])
+            .output()
+            .unwrap()
     };
     let missing = output("opencode-that-is-not-there");
     let text = String::from_utf8_lossy(&missing.stderr);

@@ -77,6 +77,12 @@ impl Lines {
         self.skipping || !self.held.is_empty()
     }
 
+    /// How many bytes of a line that has begun are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
     fn hold(&mut self, bytes: &[u8]) {
         let room = LONGEST_LINE + 1 - self.held.len();
         self.held.extend_from_slice(&bytes[..bytes.len().min(room)]);
@@ -140,6 +146,24 @@ impl Decoder {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A decoder that stands inside a line that is too long and was counted already.
+    #[must_use]
+    pub fn inside_too_long_line() -> Self {
+        Self { lines: Lines { held: Vec::new(), skipping: true }, words: Words::default() }
+    }
+
+    /// How many bytes of a line that has begun are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.lines.held()
+    }
+
+    /// Whether the rest of an over-long line is being skipped.
+    #[must_use]
+    pub fn is_skipping(&self) -> bool {
+        self.lines.skipping
     }
 
     /// Takes the next bytes and adds what they say to `items`.

@@ -89,6 +89,16 @@ impl Folder {
         newer.map(|(name, _)| self.path.join(name))
     }
 
+    /// The names of the logs that are there, as of the last look.
+    pub(super) fn names(&self) -> impl Iterator<Item = &OsStr> {
+        self.kinds.keys().map(OsString::as_os_str)
+    }
+
+    /// All files of the folder, logs or not.
+    pub(super) fn files(&self) -> io::Result<Vec<PathBuf>> {
+        Ok(std::fs::read_dir(&self.path)?.flatten().map(|entry| entry.path()).collect())
+    }
+
     /// Why there is no log to follow, and what to do.
     pub(super) fn why_none(&self) -> String {
         let shown = self.path.display();

@@ -7,6 +7,11 @@ pub mod decode;
 mod folder;
 mod follow;
 pub mod line;
+mod others;
+mod place;
+mod position;
+mod reader;
+mod rotated;
 mod source;
 mod tail;
 mod wake;
@@ -14,7 +19,7 @@ mod wake;
 use std::sync::Arc;
 
 pub use decode::Decoder;
-pub use follow::{Start, follow};
+pub use follow::follow;
 pub use source::{ParseSourceError, Source};
 
 /// What a log source tells the pipeline.
@@ -41,6 +46,18 @@ pub enum Message {
     Ended,
 }
 
+/// Where to begin to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At the end: what is there was published before anybody listened.
+    End,
+    /// At the beginning.
+    Beginning,
+    /// After what was read before a restart: the last position that was kept together with its items. What is not there
+    /// any more is a [`Gap`](Item::Gap).
+    After(Position),
+}
+
 /// Where reading goes on: which file, and how far. JSON text, to be kept and handed back as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position(pub String);
@@ -62,7 +79,18 @@ pub enum Item {
     Started,
     /// Bytes that could not be read as lines; what they announced is not known.
     Gap {
-        /// For people and for the counter's label: `line-too-long`, `truncated`, `unreadable`, `queue-full`.
+        /// For people and for the counter's label:
+        /// * `line-too-long`: a line beyond [`LONGEST_LINE`](decode::LONGEST_LINE);
+        /// * `truncated`: the file was emptied or cut, and what it held is in none of the files beside it;
+        /// * `rotated-away`: a file was removed or compressed before it was read to its end, or may have been;
+        /// * `unfinished-line`: a file ended within a line;
+        /// * `written-after-rotation`: a file was left for its successor and was written to after that;
+        /// * `two-servers`: a server's log was left for a newer one, and lives on (see [`Elsewhere`](Item::Elsewhere));
+        /// * `position-unknown`: the position to begin at is of another source or release;
+        /// * `unreadable`, `queue-full`.
         reason: &'static str,
     },
+    /// Another opencode process that writes its log to the same folder published something, perhaps often. No stream of
+    /// our server tells what.
+    Elsewhere,
 }

@@ -9,7 +9,8 @@ use std::str::FromStr;
 pub enum Source {
     /// One file, by its path: whatever file is there, now and after a rotation.
     File(PathBuf),
-    /// opencode's log folder: the newest file in it, then the next one when opencode starts again.
+    /// opencode's log folder: the newest log of a server in it, then the next one when opencode starts again. With several
+    /// servers at once the newest is followed, and that the others publish is told as [`Elsewhere`](super::Item::Elsewhere).
     Directory(PathBuf),
     /// The relay's own standard input, until it ends.
     Stdin,

@@ -35,6 +35,12 @@ impl Wake {
         Self { folder: folder.to_owned(), changes: watch(folder), polls: 0 }
     }
 
+    /// Without inotify, as where the kernel refuses a watch.
+    #[cfg(test)]
+    pub(super) fn polling(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), changes: None, polls: 0 }
+    }
+
     /// Returns when something may have changed.
     pub(super) async fn wait(&mut self) {
         let Some(changes) = &mut self.changes else {

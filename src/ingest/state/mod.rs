@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, StatusCode, header};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -42,6 +42,8 @@ pub struct Ask {
     pub path: String,
     /// Which instance to ask; `None` for the server's own.
     pub directory: Option<Arc<str>>,
+    /// JSON text to POST; without it the question is a GET.
+    pub body: Option<String>,
 }
 
 /// An answer.
@@ -82,8 +84,9 @@ pub async fn run(mut asks: mpsc::Receiver<Ask>, upstream: UpstreamWatch, out: Se
     while let Some(Some(ask)) = stop.or(asks.recv()).await {
         let (client, upstream, out, stop) = (client.clone(), upstream.clone(), out.clone(), stop.clone());
         tasks.spawn("question about the state", async move {
-            let Ask { number, path, directory } = ask;
-            let question = stop.or(timeout(ANSWER, answer(&client, &upstream, &path, directory.as_deref()))).await;
+            let Ask { number, path, directory, body } = ask;
+            let question =
+                stop.or(timeout(ANSWER, answer(&client, &upstream, &path, directory.as_deref(), body))).await;
             let answer = match question {
                 None => return,
                 Some(Err(_)) => Err(AskError::Slow(ANSWER)),
@@ -99,21 +102,27 @@ pub async fn run(mut asks: mpsc::Receiver<Ask>, upstream: UpstreamWatch, out: Se
 }
 
 async fn answer(
-    client: &Client<HttpConnector, Empty<Bytes>>,
+    client: &Client<HttpConnector, Full<Bytes>>,
     upstream: &UpstreamWatch,
     path: &str,
     directory: Option<&str>,
+    body: Option<String>,
 ) -> Result<Bytes, AskError> {
     let Some(upstream) = upstream.borrow().clone() else { return Err(AskError::Down) };
-    let mut request =
-        Request::get(format!("http://{}{path}", upstream.authority)).header(header::ACCEPT, "application/json");
+    let uri = format!("http://{}{path}", upstream.authority);
+    let request = if body.is_some() {
+        Request::post(uri).header(header::CONTENT_TYPE, "application/json")
+    } else {
+        Request::get(uri)
+    };
+    let mut request = request.header(header::ACCEPT, "application/json");
     if let Some(directory) = directory {
         request = request.header("x-opencode-directory", utf8_percent_encode(directory, NON_ALPHANUMERIC).to_string());
     }
     if let Some(authorization) = &upstream.authorization {
         request = request.header(header::AUTHORIZATION, authorization);
     }
-    let request = request.body(Empty::new()).map_err(|error| AskError::Broken(error.into()))?;
+    let request = request.body(Full::from(body.unwrap_or_default())).map_err(|error| AskError::Broken(error.into()))?;
     let head = timeout(HEAD, client.request(request)).await.map_err(|_| AskError::Slow(HEAD))?;
     let response = head.map_err(|error| AskError::Broken(error.into()))?;
     if response.status() != StatusCode::OK {

@@ -21,6 +21,8 @@ pub struct Parser {
     after_return: bool,
     /// The frame is too long; it is skipped up to its end.
     skipping: bool,
+    /// The first line has ended. Only before it a byte order mark means nothing.
+    begun: bool,
 }
 
 impl Parser {
@@ -69,7 +71,10 @@ impl Parser {
         self.whole(&line, frames)
     }
 
-    fn whole(&mut self, line: &[u8], frames: &mut Vec<Bytes>) -> usize {
+    fn whole(&mut self, mut line: &[u8], frames: &mut Vec<Bytes>) -> usize {
+        if !std::mem::replace(&mut self.begun, true) {
+            line = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line);
+        }
         if line.is_empty() {
             if std::mem::take(&mut self.skipping) {
                 self.has_data = false;
@@ -80,7 +85,6 @@ impl Parser {
             }
             return 0;
         }
-        let line = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line);
         let value = match line.strip_prefix(b"data") {
             Some([]) => &[][..],
             Some([b':', b' ', value @ ..] | [b':', value @ ..]) => value,
@@ -113,6 +117,12 @@ mod tests {
     fn reads_what_the_standard_says() {
         let text = b"\xef\xbb\xbfdata: a\n\n: comment\n\ndata:b\ndata\ndata: c\nid: 1\nevent: x\n\nid: 2\n\ndatax: no\n\ndata:  two\r\n\r\ndata: cr\r\rdata: open";
         assert_eq!(whole(text), ["a", "b\n\nc", " two", "cr"]);
+    }
+
+    #[test]
+    fn only_the_streams_beginning_may_have_a_byte_order_mark() {
+        let text = b"\xef\xbb\xbf\ndata: a\n\n\xef\xbb\xbfdata: b\n\xef\xbb\xbf\ndata: c\n\n";
+        assert_eq!(whole(text), ["a", "c"]);
     }
 
     #[test]

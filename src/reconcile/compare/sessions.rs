@@ -9,6 +9,8 @@ use super::{Draft, ShapeError, shape};
 /// What the caller knows about the list that was asked for.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::reconcile) struct Listing {
+    /// What happened in a session can be asked for event by event.
+    pub(in crate::reconcile) has_history: bool,
     /// What nobody announced is only suspected when it is seen first.
     pub(in crate::reconcile) is_patient: bool,
     /// Sessions that began or changed since, in milliseconds of Unix time, are news.
@@ -21,11 +23,24 @@ pub(in crate::reconcile) struct Listing {
     pub(in crate::reconcile) unseen_since: Option<u64>,
 }
 
+/// What became of a session's object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::reconcile) enum Moved {
+    /// It is as clients know it, or they are not to be told yet.
+    No,
+    /// It changed, and clients are told.
+    Told,
+    /// It changed; opencode's record tells how.
+    Recorded,
+}
+
 /// What the list shows.
 #[derive(Debug, Default)]
 pub(in crate::reconcile) struct Listed {
     /// Sessions that changed.
     pub(in crate::reconcile) moved: Vec<SessionId>,
+    /// Sessions that changed, whose events are asked for before anything is told.
+    pub(in crate::reconcile) recorded: Vec<SessionId>,
     /// Sessions that should be in the list and are not.
     pub(in crate::reconcile) absent: Vec<SessionId>,
     /// The list was cut and a deleted session may be behind its end.
@@ -57,8 +72,11 @@ impl Shadow {
             let expects_new = listing.expects_new && millis(info.time.created) > newest;
             let listing = Listing { expects_new, ..listing };
             let unseen = listing.unseen_since.is_some_and(|since| millis(info.time.updated) >= since);
-            if self.compare_session(&text, &info, flight, listing, &mut told) || unseen {
-                listed.moved.push(info.id.as_str().into());
+            match self.compare_session(&text, &info, flight, listing, &mut told) {
+                Moved::Recorded => listed.recorded.push(info.id.as_str().into()),
+                Moved::Told => listed.moved.push(info.id.as_str().into()),
+                Moved::No if unseen => listed.moved.push(info.id.as_str().into()),
+                Moved::No => {}
             }
             drafts.push(told);
             ids.push(info.id);
@@ -83,7 +101,7 @@ impl Shadow {
         Ok(listed)
     }
 
-    /// One session's object. Says whether it changed.
+    /// One session's object.
     pub(in crate::reconcile) fn compare_session(
         &mut self,
         text: &str,
@@ -91,21 +109,22 @@ impl Shadow {
         flight: &Flight,
         listing: Listing,
         out: &mut Vec<Draft>,
-    ) -> bool {
+    ) -> Moved {
         let print = fingerprint(text).unwrap_or_default();
         if self.gone.since(&info.id, flight.began) {
-            return false;
+            return Moved::No;
         }
         let told = self.sessions.get(info.id.as_str());
         if told.is_some_and(|told| told.stepped.info > flight.began) {
             // The stream was faster, and after a break it may have told only the end of what happened.
-            return !listing.is_patient;
+            return if listing.is_patient { Moved::No } else { Moved::Told };
         }
         let (heard, suspected) = told.map_or((0, None), |told| (told.stepped.info, told.suspected));
+        let is_counted = told.is_none_or(|told| told.info.is_none() || told.history.is_some());
         let told = told.and_then(|told| told.info.as_ref()).map(|(_, print)| *print);
         let (created, updated) = (millis(info.time.created), millis(info.time.updated));
         let kind = match told {
-            Some(told) if told == print => return false,
+            Some(told) if told == print => return Moved::No,
             Some(_) => Some("session.updated"),
             None if created >= listing.since || listing.expects_new => Some("session.created"),
             None if updated >= listing.since => Some("session.updated"),
@@ -113,16 +132,20 @@ impl Shadow {
         };
         if kind.is_some() && listing.is_patient && suspected != Some(heard) {
             self.session(&info.id).suspected = Some(heard);
-            return false;
+            return Moved::No;
+        }
+        // All of a new session is in the record, and of a known one what follows the newest event that was told.
+        if listing.has_history && is_counted && (kind == Some("session.created") || kind.is_some() && told.is_some()) {
+            return Moved::Recorded;
         }
         let session = self.learn(text, print, info);
         session.suspected = None;
-        let Some(kind) = kind else { return false };
+        let Some(kind) = kind else { return Moved::No };
         session.known |= kind == "session.created";
         if !flight.silent {
             out.push(Draft::of_session(kind, session, &info.id, &format!(r#","info":{text}"#)));
         }
-        true
+        Moved::Told
     }
 
     /// A session that the state does not know any more.

@@ -6,6 +6,7 @@ use opencode_relay::app::{self, Limits};
 use opencode_relay::config::{Input, load};
 use opencode_relay::stop::{Stop, Tasks};
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::standin::{SOON, StandIn};
@@ -20,6 +21,7 @@ pub(crate) struct Relay {
     base: String,
     stop: Stop,
     served: Option<tokio::task::JoinHandle<()>>,
+    _state: TempDir,
 }
 
 impl Relay {
@@ -53,6 +55,8 @@ impl Relay {
         if !flags.contains(&("witness", "stream")) && !flags.iter().any(|(key, _)| *key == "log") {
             all.push(("log", log.as_str()));
         }
+        let state = tempfile::tempdir().unwrap();
+        all.push(("state_dir", state.path().to_str().unwrap()));
         all.extend(flags);
         let flags = all.into_iter().map(|(key, value)| (key, vec![value.to_owned()])).collect();
         let config = load(&Input { flags, ..Input::default() }).unwrap();
@@ -63,7 +67,7 @@ impl Relay {
         let served = Tasks::new().spawn("relay", async move {
             relay.run(watched).await.unwrap();
         });
-        Self { base, stop, served: Some(served) }
+        Self { base, stop, served: Some(served), _state: state }
     }
 
     pub(crate) fn api(&self) -> Api {

@@ -47,6 +47,8 @@ pub(super) struct Settings {
     pub(super) foreign: fn(&str) -> bool,
     /// The stream is up and shows life, but brings no event, and there is no log.
     pub(super) is_mute: bool,
+    /// opencode keeps its durable events and counts them.
+    pub(super) has_history: bool,
     /// How long to go on after the last happening.
     pub(super) quiet: u64,
 }
@@ -71,6 +73,7 @@ impl Settings {
             watch: 2_000,
             foreign: |_| false,
             is_mute: false,
+            has_history: false,
             quiet: 10_000,
         }
     }
@@ -100,6 +103,8 @@ pub(super) struct Outcome {
     pub(super) reads: u64,
     pub(super) most_in_flight: usize,
     pub(super) ticks: u64,
+    /// The ids of durable events that the client never had, if opencode keeps them.
+    pub(super) missing: Vec<String>,
     /// How often the relay was started again.
     pub(super) lives: u64,
     /// How often each question was asked.
@@ -154,7 +159,7 @@ enum What {
     Down,
     Alive,
     /// In which life of the relay the question was asked, its number, path and directory.
-    Compute(u64, u64, String, String),
+    Compute(u64, u64, String, String, Option<String>),
     Deliver(u64, u64, Result<Bytes, Failure>),
     Die,
     Revive,
@@ -199,6 +204,10 @@ struct Run<'a> {
     queue: BTreeMap<(u64, u64), What>,
     queued: u64,
     frames: Vec<Event>,
+    /// opencode's own record: when, session, number, and the row.
+    record: Vec<(u64, String, u64, Value)>,
+    /// The ids of all events that the client had.
+    ids: BTreeSet<String>,
     reconcile: Reconcile,
     connected: bool,
     in_use: BTreeSet<String>,
@@ -224,6 +233,8 @@ impl<'a> Run<'a> {
             queue: BTreeMap::new(),
             queued: 0,
             frames: vec![],
+            record: vec![],
+            ids: BTreeSet::new(),
             reconcile: Reconcile::new(options, Now { steady: 0, wall: EPOCH }),
             connected: false,
             in_use: BTreeSet::from([HOME.to_owned()]),
@@ -279,6 +290,13 @@ impl<'a> Run<'a> {
                     line += 1;
                     frame_clock = frame_clock.max(at + self.dice.roll(settings.frame_delay + 1));
                     self.frame(frame_clock, kind, directory, properties);
+                    let is_durable = |kind: &str| {
+                        ["session.created", "session.updated", "message.updated", "message.part.updated"]
+                            .contains(&kind)
+                    };
+                    if settings.has_history && is_durable(kind) {
+                        self.durable(*at, frame_clock, kind, properties);
+                    }
                 }
                 Happening::Hint(session, _)
                     if settings.witness != Witness::Stream && !settings.is_mute && !(settings.foreign)(session) =>
@@ -326,6 +344,20 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// A durable event's record and twin.
+    fn durable(&mut self, published: u64, at: u64, kind: &str, properties: &Value) {
+        let id = format!("evt_{}", self.frames.len() - 1);
+        let session = properties["sessionID"].as_str().unwrap().to_owned();
+        let seq = self.record.iter().filter(|(_, of, ..)| *of == session).count() as u64;
+        let kind = format!("{kind}.1");
+        let row = json!({"id": id, "aggregate_id": session, "seq": seq, "type": kind, "data": properties});
+        let twin = json!({"directory": HOME, "payload": {"type": "sync", "id": id, "syncEvent":
+            {"type": kind, "id": id, "seq": seq, "aggregateID": session, "data": properties}}});
+        self.record.push((published, session, seq, row));
+        self.frames.push(Event::read(Bytes::from(twin.to_string())).unwrap());
+        self.later(at, What::Frame(self.frames.len() - 1));
+    }
+
     fn end(&self) -> u64 {
         let forged = self.settings.forged.last().map_or(0, |(at, _)| *at);
         let cuts = self.settings.cuts.last().map_or(0, |(_, up)| *up);
@@ -368,6 +400,11 @@ impl<'a> Run<'a> {
 
     fn finish(mut self) -> Outcome {
         self.out.counts = self.reconcile.counts().map(|(kind, count)| (kind.to_string(), count.clone())).collect();
+        let rows = self.record.iter().filter(|(_, session, ..)| self.out.world.sessions.contains_key(session));
+        // What came before it is told in none of its twins that anybody saw: how far it was counted is not known.
+        let rows = rows.filter(|(_, session, ..)| session != "ses_old");
+        let missing = rows.filter(|(.., row)| !self.ids.contains(&format!("event {}", row["id"])));
+        self.out.missing = missing.map(|(.., row)| format!("{} {}", row["id"], row["type"])).collect();
         self.out.reads = self.reconcile.reads().0;
         self.out
     }
@@ -376,6 +413,9 @@ impl<'a> Run<'a> {
         while (all || !self.reconcile.is_recovering())
             && let Some(event) = self.deferred.pop_front()
         {
+            if self.reconcile.is_told(&event) {
+                continue;
+            }
             self.note(at, &format!("frame  {}", text(&event)));
             self.events.push(event.clone());
             self.input(Input::Event(event), at);
@@ -519,10 +559,12 @@ impl<'a> Run<'a> {
             }
             What::Alive if self.connected && !self.is_cut(at) => self.input(Input::StreamAlive, at),
             What::Alive => {}
-            What::Compute(life, number, path, directory) => {
+            What::Compute(life, number, path, directory, body) => {
                 let is_dead = self.settings.death.is_some_and(|(death, back)| (death..back).contains(&at));
                 let answer = if is_dead || self.settings.outages.iter().any(|(from, to)| (*from..*to).contains(&at)) {
                     Err(Failure::Unanswered)
+                } else if let Some(body) = body {
+                    Ok(self.recorded(&serde_json::from_str(&body).unwrap(), at))
                 } else {
                     self.out.world.answer(&path, &directory)
                 };
@@ -540,6 +582,18 @@ impl<'a> Run<'a> {
                 self.input(Input::Tick, at);
             }
         }
+    }
+
+    /// What `POST /sync/history` answers: sessions that are not named come whole.
+    fn recorded(&self, after: &Value, at: u64) -> Bytes {
+        let wanted = self.record.iter().filter(|(published, session, seq, _)| {
+            *published <= at
+                && self.out.world.sessions.contains_key(session)
+                && after[session].as_u64().is_none_or(|after| *seq > after)
+        });
+        let mut rows: Vec<&(u64, String, u64, Value)> = wanted.collect();
+        rows.sort_by_key(|(_, _, seq, _)| *seq);
+        Bytes::from(rows.into_iter().map(|(.., row)| row.clone()).collect::<Value>().to_string())
     }
 
     fn happening(&mut self, happening: Happening, at: u64) {
@@ -596,7 +650,7 @@ impl<'a> Run<'a> {
                     self.events.push(event.clone());
                     self.out.emitted.push((at, event));
                 }
-                Effect::Ask { number, path, directory } => {
+                Effect::Ask { number, path, directory, body } => {
                     self.note(at, &format!("ask    {number} {path} {directory:?}"));
                     if let Some(directory) = directory.as_deref().filter(|directory| !self.in_use.contains(*directory))
                     {
@@ -606,7 +660,7 @@ impl<'a> Run<'a> {
                     let directory = directory.as_deref().unwrap_or(HOME).to_owned();
                     let later = at + self.dice.roll(31);
                     let life = self.out.lives;
-                    self.later(later, What::Compute(life, number, path, directory));
+                    self.later(later, What::Compute(life, number, path, directory, body));
                 }
                 Effect::Misshapen(error) => self.out.wrong.push(format!("{at}: {error}")),
             }
@@ -615,6 +669,14 @@ impl<'a> Run<'a> {
     }
 
     fn fold(&mut self, event: &Event, at: u64) {
+        let payload: Value = serde_json::from_slice(&event.payload()).unwrap();
+        let id = format!("{} {}", if &*event.kind == "sync" { "twin" } else { "event" }, payload["id"]);
+        if !self.ids.insert(id.clone()) {
+            self.out.wrong.push(format!("{at}: {id} twice"));
+        }
+        if &*event.kind == "sync" {
+            return;
+        }
         if event.origin != Origin::Stream {
             self.check(event, at);
         }

@@ -97,6 +97,25 @@ impl Ledger {
         }
     }
 
+    /// The types of which something was announced and is not accounted for. More can be accounted for than was
+    /// announced: what was recovered without a log line.
+    pub(crate) fn unaccounted(&self) -> Vec<String> {
+        let rows =
+            self.0.iter().filter(|(_, c)| c.pending > 0 || c.published > c.delivered + c.recovered + c.unrecoverable);
+        rows.map(|(kind, counts)| format!("{kind}: {counts:?}")).collect()
+    }
+
+    /// All types together.
+    pub(crate) fn total(&self) -> Counts {
+        self.0.values().fold(Counts::default(), |sum, c| Counts {
+            published: sum.published + c.published,
+            delivered: sum.delivered + c.delivered,
+            recovered: sum.recovered + c.recovered,
+            pending: sum.pending + c.pending,
+            unrecoverable: sum.unrecoverable + c.unrecoverable,
+        })
+    }
+
     /// The whole table, for a person who runs the test with `--no-capture`.
     pub(crate) fn table(&self) -> String {
         let rows = self.0.iter().map(|(kind, c)| {

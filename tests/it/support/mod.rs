@@ -10,6 +10,7 @@ pub(crate) mod opencode;
 pub(crate) mod process;
 pub(crate) mod record;
 pub(crate) mod relay;
+pub(crate) mod returning;
 pub(crate) mod situations;
 pub(crate) mod sse;
 

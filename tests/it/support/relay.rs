@@ -25,18 +25,29 @@ pub(crate) struct Relay {
 impl Relay {
     /// Starts `opencode-relay run --listen 127.0.0.1:0 ARGUMENTS…` and waits until it listens.
     pub(crate) async fn start(arguments: &[&str], env: &[(String, String)], cwd: &Path) -> Self {
-        let mut command = vec![env!("CARGO_BIN_EXE_opencode-relay").to_owned()];
-        command.extend(["run", "--listen", "127.0.0.1:0"].map(str::to_owned));
-        command.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        let mut process = Process::start(&command, env, cwd, None).unwrap();
+        Self::start_at(0, arguments, env, cwd).await
+    }
+
+    /// The same on a port of the test's choice.
+    pub(crate) async fn start_at(port: u16, arguments: &[&str], env: &[(String, String)], cwd: &Path) -> Self {
+        let mut process = Self::begin_at(port, arguments, env, cwd);
         let listening = |line: &str| line.strip_prefix("opencode-relay listening on ").map(|url| url.trim().to_owned());
         let found = process.stdout.wait(0, START_LIMIT, |line| listening(&line.text)).await;
         let Some(base) = found else {
             let exited = process.wait(Duration::from_millis(100)).await;
-            panic!("the relay did not listen within {START_LIMIT:?} ({exited:?}): {command:?}\n{}", process.output());
+            panic!("the relay did not listen within {START_LIMIT:?} ({exited:?}): {arguments:?}\n{}", process.output());
         };
         let password = env.iter().find(|(name, _)| name == "OPENCODE_SERVER_PASSWORD").map(|(_, value)| value.clone());
         Self { process, base, password, upstream: None }
+    }
+
+    /// Starts it and waits for nothing.
+    pub(crate) fn begin_at(port: u16, arguments: &[&str], env: &[(String, String)], cwd: &Path) -> Process {
+        let listen = format!("127.0.0.1:{port}");
+        let mut command = vec![env!("CARGO_BIN_EXE_opencode-relay").to_owned()];
+        command.extend(["run", "--listen", &listen].map(str::to_owned));
+        command.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        Process::start(&command, env, cwd, None).unwrap()
     }
 
     /// Beside a running opencode whose stderr is teed into a file. `log` is as on the command line, or

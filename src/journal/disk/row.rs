@@ -1,0 +1,186 @@
+//! A record as a row, and back. The row's checksum is over all its columns.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{CachedStatement, Row, params};
+
+use super::super::Record;
+use super::Failure;
+use crate::event::{Cursor, Event, Origin, Seq, Views};
+
+/// The columns, in the order that [`insert`] and [`read`] use.
+pub(super) const COLUMNS: &str =
+    "seq, at, kind, directory, session, origin, views, payload_start, payload_end, total, api, frame, crc";
+
+/// What a row counts beside its texts, in bytes: about what SQLite needs for the numbers and short texts.
+const OVERHEAD: usize = 64;
+
+/// How many bytes a record counts against the limit: its stored frame, its text for `/api/event`, and the row itself.
+pub(super) fn size(record: &Record) -> u64 {
+    let api = record.event.api.as_ref().map_or(0, Bytes::len);
+    (record.stored().size() + api + OVERHEAD) as u64
+}
+
+/// Bytes that are stored as text, so that people can read them. opencode's frames are UTF-8; if one is not, SQLite stores
+/// and gives it back all the same.
+struct Text<'a>(&'a [u8]);
+
+impl ToSql for Text<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0)))
+    }
+}
+
+/// Writes a record; `total` counts the bytes of all records up to this one.
+pub(super) fn insert(statement: &mut CachedStatement<'_>, record: &Record, total: u64) -> Result<(), Failure> {
+    let frame = record.stored();
+    let event = &record.event;
+    let columns = Columns {
+        seq: record.seq.0,
+        at: record.at,
+        kind: event.kind.as_bytes(),
+        directory: event.directory.as_deref().map(str::as_bytes),
+        session: event.session.as_deref().map(str::as_bytes),
+        origin: event.origin.name().as_bytes(),
+        views: event.views.bits(),
+        start: event.payload.start as u64,
+        end: event.payload.end as u64,
+        total,
+        api: event.api.as_deref(),
+        frame: frame.bytes(true),
+    };
+    statement.execute(params![
+        columns.seq,
+        columns.at,
+        Text(columns.kind),
+        columns.directory.map(Text),
+        columns.session.map(Text),
+        Text(columns.origin),
+        columns.views,
+        columns.start,
+        columns.end,
+        columns.total,
+        columns.api.map(Text),
+        Text(columns.frame),
+        columns.checksum(),
+    ])?;
+    Ok(())
+}
+
+/// Reads a record and the total up to it.
+pub(super) fn read(row: &Row<'_>) -> Result<(Arc<Record>, u64), Failure> {
+    let text = |at| row.get_ref(at)?.as_bytes().map_err(|error| wrong(&error.to_string()));
+    let some = |at| row.get_ref(at)?.as_bytes_or_null().map_err(|error| wrong(&error.to_string()));
+    let columns = Columns {
+        seq: row.get(0)?,
+        at: row.get(1)?,
+        kind: text(2)?,
+        directory: some(3)?,
+        session: some(4)?,
+        origin: text(5)?,
+        views: row.get(6)?,
+        start: row.get(7)?,
+        end: row.get(8)?,
+        total: row.get(9)?,
+        api: some(10)?,
+        frame: text(11)?,
+    };
+    if row.get::<_, u32>(12)? != columns.checksum() {
+        return Err(wrong(&format!("the checksum of event {} does not fit", columns.seq)));
+    }
+    let total = columns.total;
+    columns.record().map(|record| (Arc::new(record), total)).ok_or_else(|| wrong("an event cannot be read"))
+}
+
+fn wrong(what: &str) -> Failure {
+    Failure::Corrupt(what.to_owned())
+}
+
+/// The columns but the last.
+struct Columns<'a> {
+    seq: u64,
+    at: u64,
+    kind: &'a [u8],
+    directory: Option<&'a [u8]>,
+    session: Option<&'a [u8]>,
+    origin: &'a [u8],
+    views: u8,
+    start: u64,
+    end: u64,
+    total: u64,
+    api: Option<&'a [u8]>,
+    frame: &'a [u8],
+}
+
+impl Columns<'_> {
+    fn checksum(&self) -> u32 {
+        let mut checksum = Checksum::default();
+        for number in [self.seq, self.at, self.views.into(), self.start, self.end, self.total] {
+            checksum.number(number);
+        }
+        for text in [Some(self.kind), self.directory, self.session, Some(self.origin), self.api, Some(self.frame)] {
+            checksum.text(text);
+        }
+        checksum.end()
+    }
+
+    /// The record, if the columns make one. The checksum fits when this is called, so a `None` here is a mistake of the
+    /// relay that wrote it.
+    fn record(&self) -> Option<Record> {
+        let rest = self.frame.strip_prefix(b"id: ")?;
+        let line = memchr::memchr(b'\n', rest)?;
+        let cursor: Cursor = text(&rest[..line])?.parse().ok()?;
+        let global = rest[line + 1..].strip_prefix(b"data: ")?.strip_suffix(b"\n\n")?;
+        let (start, end) = (usize::try_from(self.start).ok()?, usize::try_from(self.end).ok()?);
+        global.get(start..end)?;
+        let arc = |bytes: Option<&[u8]>| match bytes {
+            None => Some(None),
+            Some(bytes) => Some(Some(Arc::from(text(bytes)?))),
+        };
+        let event = Event {
+            kind: text(self.kind)?.into(),
+            directory: arc(self.directory)?,
+            session: arc(self.session)?,
+            origin: Origin::from_name(text(self.origin)?)?,
+            views: Views::from_bits(self.views)?,
+            global: Bytes::copy_from_slice(global),
+            payload: start..end,
+            api: self.api.map(Bytes::copy_from_slice),
+        };
+        (cursor.seq == Seq(self.seq)).then(|| Record::new(cursor.epoch, cursor.seq, self.at, event))
+    }
+}
+
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok()
+}
+
+/// A CRC-32 over fields, each told apart from its neighbours by its length.
+#[derive(Default)]
+pub(super) struct Checksum(crc32fast::Hasher);
+
+impl Checksum {
+    pub(super) fn number(&mut self, number: u64) {
+        self.0.update(&number.to_le_bytes());
+    }
+
+    pub(super) fn text(&mut self, text: Option<&[u8]>) {
+        self.number(text.map_or(u64::MAX, |text| text.len() as u64));
+        self.0.update(text.unwrap_or_default());
+    }
+
+    pub(super) fn end(self) -> u32 {
+        self.0.finalize()
+    }
+}
+
+/// The checksum of a short row of texts.
+pub(in crate::journal) fn checksum(texts: &[&str]) -> u32 {
+    let mut checksum = Checksum::default();
+    for text in texts {
+        checksum.text(Some(text.as_bytes()));
+    }
+    checksum.end()
+}

@@ -195,8 +195,8 @@ async fn a_thousand_clients() {
     raise_descriptors();
     bounded(async {
         let standin = StandIn::start("1.14.48").await;
-        let (url, journal) = (standin.url(), JOURNAL.to_string());
-        let arguments = ["--upstream", &url, "--witness", "stream", "--stall-timeout", STALL, "--journal-bytes", &journal];
+        let (url, journal, state) = (standin.url(), JOURNAL.to_string(), standin.state_dir());
+        let arguments = ["--upstream", &url, "--witness", "stream", "--stall-timeout", STALL, "--journal-bytes", &journal, "--state-dir", &state];
         let relay = Relay::start(&arguments, &[], &std::env::temp_dir()).await;
         standin.granted(1).await;
         let host = relay.base().strip_prefix("http://").unwrap();
@@ -295,7 +295,7 @@ async fn the_relay_raises_its_own_limit() {
     bounded(async {
         let standin = StandIn::start("1.14.48").await;
         // As systemd and shells do it: a low soft limit under a high hard one.
-        let script = r#"ulimit -S -n 48; exec "$0" run --listen 127.0.0.1:0 --upstream "$1""#;
+        let script = r#"ulimit -S -n 48; exec "$0" run --listen 127.0.0.1:0 --journal memory --upstream "$1""#;
         let command = ["sh", "-c", script, env!("CARGO_BIN_EXE_opencode-relay"), &standin.url()].map(str::to_owned);
         let env = [("PATH".to_owned(), std::env::var("PATH").unwrap())];
         let process = Process::start(&command, &env, &std::env::temp_dir(), None).unwrap();

@@ -33,8 +33,9 @@ const UPGRADE: &str = "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocke
 /// The relay as a process, beside a stand-in.
 async fn start(standin: &StandIn, more: &[&str]) -> Relay {
     let folder = std::env::temp_dir();
-    let url = standin.url();
-    Relay::start(&[&["--upstream", &url, "--witness", "stream"], more].concat(), &[], &folder).await
+    let (url, state) = (standin.url(), standin.state_dir());
+    Relay::start(&[&["--upstream", &url, "--witness", "stream", "--state-dir", &state], more].concat(), &[], &folder)
+        .await
 }
 
 async fn get(relay: &Relay, path: &str, fields: &str) -> Wire {
@@ -236,7 +237,8 @@ async fn a_stop_needs_no_opencode() {
         let starting = async {
             let folder = std::env::temp_dir();
             let path = ("PATH".to_owned(), std::env::var("PATH").unwrap());
-            let mut relay = Relay::start(&["--", "sh", "-c", "sleep 1000", "serve"], &[path], &folder).await;
+            let mut relay =
+                Relay::start(&["--journal", "memory", "--", "sh", "-c", "sleep 1000", "serve"], &[path], &folder).await;
             let mut waiting = get(&relay, "/session", "").await;
             // Its answer shows that the other one has been read too.
             let mut other = get(&relay, "/_relay/health", "").await;

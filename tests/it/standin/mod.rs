@@ -187,6 +187,11 @@ impl StandIn {
         format!("file:{}", self.log_path().display())
     }
 
+    /// A folder for the journal of a relay beside it.
+    pub(crate) fn state_dir(&self) -> String {
+        self.folder.path().join("relay").display().to_string()
+    }
+
     fn log_path(&self) -> std::path::PathBuf {
         self.folder.path().join("bus.log")
     }

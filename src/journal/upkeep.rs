@@ -6,15 +6,22 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::time::Instant;
+
 use super::Shared;
 use super::disk::{Checkpoints, Failure, wal_size};
 
 /// How often. What was appended is safe from the machine going down after this long.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// When the write-ahead log has more bytes than this, the writer waits until it is moved into the file and cut off. It
-/// gets so long only when a checkpoint never finds a moment without a writer or reader.
-const LONGEST_LOG: u64 = 32 << 20;
+/// When the write-ahead log has more bytes than this, it is cut off, and the writer waits meanwhile. A long one makes every
+/// read slower.
+const LONGEST_LOG: u64 = 16 << 20;
+
+/// Before that, checkpoints are made without holding up the writer until one is this quick, so that little is left for
+/// the one that does; but no more than these.
+const QUICK: Duration = Duration::from_millis(50);
+const ROUNDS: usize = 5;
 
 /// Most steps of dropping old events at once, and the pause between them in which others may write.
 const STEPS: usize = 50;
@@ -70,7 +77,13 @@ pub(super) fn tend(shared: &Shared, checkpoints: &mut Option<(u64, Checkpoints)>
             None => Checkpoints::open(&path),
         };
         let result = result.and_then(|connection| {
-            connection.make()?;
+            for _ in 0..ROUNDS {
+                let start = Instant::now();
+                connection.make()?;
+                if wal_size(&path) <= LONGEST_LOG || start.elapsed() < QUICK {
+                    break;
+                }
+            }
             if wal_size(&path) > LONGEST_LOG {
                 shared.with_store(|_| connection.make_and_cut()).transpose()?;
             }

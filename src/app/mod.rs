@@ -135,7 +135,7 @@ impl Relay {
         let handle = pipeline.handle();
         // Each signal stops what depends on nothing that an earlier one stopped.
         let (stop_front, stop_ingest, stop_pipeline, stop_rest) = (Stop::new(), Stop::new(), Stop::new(), Stop::new());
-        let pipeline = tasks.spawn("pipeline", on_own_thread(pipeline.run(inbox, stop_pipeline.clone())));
+        let pipeline = tasks.spawn("pipeline", on_own_thread("pipeline", pipeline.run(inbox, stop_pipeline.clone())));
         tasks.spawn(
             "state witness",
             ingest::state::run(asks, upstream.clone(), inbox_sender.clone(), tasks.clone(), stop_ingest.clone()),
@@ -283,11 +283,20 @@ async fn close_journal(journal: Arc<Journal>) {
     }
 }
 
-/// Runs where it may wait for the disk: a commit holds up no request.
-async fn on_own_thread(future: impl Future<Output = ()> + Send + 'static) {
+/// Runs where it may wait for the disk: a commit holds up no request. Not a thread of the runtime's: that would keep the
+/// process from ending as long as a disk hangs.
+async fn on_own_thread(name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
     let runtime = tokio::runtime::Handle::current();
-    // It fails only when the future panicked.
-    let _ = tokio::task::spawn_blocking(move || runtime.block_on(future)).await;
+    let (done, ended) = tokio::sync::oneshot::channel::<()>();
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        runtime.block_on(future);
+        drop(done);
+    });
+    match thread {
+        // It says nothing, but it closes, also when the future panicked.
+        Ok(_) => drop(ended.await),
+        Err(error) => tracing::error!("no thread can be had for the {name}: {error}; clients are sent no events"),
+    }
 }
 
 /// Tells the pipeline what passed through the proxy.

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{Hub, wakers};
-use crate::event::{Cursor, Event, Scope, Seq, connected, heartbeat, quote};
+use crate::event::{Cursor, Scope, Seq, connected, heartbeat, quote};
 use crate::journal::{Journal, Lost, Read, Record};
 
 /// Most bytes of frames handed out at once. Frames that wait are written together up to here; a bigger one goes alone.
@@ -130,8 +130,10 @@ pub struct Follower {
     word: Word,
     /// The last record that was looked at; everything up to here was sent or is not in the scope.
     cursor: Cursor,
-    /// Greeting and pending asks, not sent yet.
+    /// The greeting, not sent yet.
     first: Option<Bytes>,
+    /// After a gap, what is pending has to be told, as soon as it is known. Counted in the hub.
+    owes: bool,
     /// Records read from the journal, not looked at yet. Bounded by `READ`.
     ahead: VecDeque<Arc<Record>>,
     /// Set while they come from the file.
@@ -146,12 +148,14 @@ impl Follower {
         ids: bool,
         word: Word,
         cursor: Cursor,
-        pending: &[Event],
+        owes: bool,
         place: wakers::Place,
     ) -> Self {
-        let mut follower =
-            Self { hub, scope, ids, word, cursor, first: None, ahead: VecDeque::new(), reading: None, place };
-        follower.first = Some(follower.greeting(pending));
+        let ahead = VecDeque::new();
+        let mut follower = Self { hub, scope, ids, word, cursor, first: None, owes, ahead, reading: None, place };
+        let properties = follower.word.properties();
+        let position = follower.position();
+        follower.first = Some(connected(follower.scope.view, position, &follower.hub.frame_id(), &properties));
         follower
     }
 
@@ -176,7 +180,7 @@ impl Follower {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Ok(first));
         }
-        let mut batch = BytesMut::new();
+        let mut batch = self.pending().unwrap_or_default();
         loop {
             while let Some(record) = self.ahead.front() {
                 let frame = record.frame(self.scope.view).filter(|_| self.scope.admits(&record.event));
@@ -234,11 +238,20 @@ impl Follower {
         self.ids.then_some(self.cursor)
     }
 
-    fn greeting(&self, pending: &[Event]) -> Bytes {
+    /// What is pending, if it is owed and known by now.
+    fn pending(&mut self) -> Option<BytesMut> {
+        if !self.owes {
+            return None;
+        }
+        let mut tail = self.hub.tail();
+        if !tail.pending.covers(&self.scope) {
+            return None;
+        }
+        self.owes = false;
+        tail.owing -= 1;
         let view = self.scope.view;
         let mut bytes = BytesMut::new();
-        bytes.put(connected(view, self.position(), &self.hub.frame_id(), &self.word.properties()));
-        for event in pending.iter().filter(|event| self.scope.admits(event)) {
+        for event in tail.pending.events.iter().filter(|event| self.scope.admits(event)) {
             let payload = event.payload();
             let data = match view {
                 crate::event::View::Global => &event.global,
@@ -250,13 +263,15 @@ impl Follower {
             bytes.put_slice(data);
             bytes.put_slice(b"\n\n");
         }
-        bytes.freeze()
+        Some(bytes)
     }
 }
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        self.hub.tail().wakers.leave(&self.place);
+        let mut tail = self.hub.tail();
+        tail.owing -= usize::from(self.owes);
+        tail.wakers.leave(&self.place);
     }
 }
 
@@ -266,8 +281,9 @@ mod tests {
     use std::task::{Wake, Waker};
     use std::time::Duration;
 
+    use super::super::Pending;
     use super::*;
-    use crate::event::{Epoch, Origin, Place, Types, View};
+    use crate::event::{Epoch, Event, Origin, Place, Types, View};
     use crate::journal::{Batch, Journal, Options};
 
     /// More than are read from the journal at once.
@@ -416,16 +432,35 @@ mod tests {
     }
 
     #[test]
-    fn after_a_gap_come_the_pending_asks_of_the_scope() {
+    fn after_a_gap_come_the_pending_asks_of_the_scope_once_they_are_known() {
         let fixture = Fixture::new(1 << 20);
-        let pending = [event("/p", "permission.asked"), event("/other", "question.asked")];
-        fixture.hub.publish(vec![], Some(pending.into()));
-        let mut follower = fixture.follow(Some("0000000000000009-1"));
-        let Poll::Ready(Ok(bytes)) = follower.poll_frames(&mut Context::from_waker(Waker::noop())) else { panic!() };
-        let text = String::from_utf8(bytes.to_vec()).unwrap();
-        assert_eq!(text.matches("permission.asked").count(), 1);
-        assert_eq!(text.matches("question.asked").count(), 0);
-        assert_eq!(text.matches("id: ").count(), 1);
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        let text = |follower: &mut Follower| {
+            let mut text = String::new();
+            while let Poll::Ready(Ok(bytes)) = follower.poll_frames(&mut Context::from_waker(&waker)) {
+                text.push_str(std::str::from_utf8(&bytes).unwrap());
+            }
+            text
+        };
+        let mut early = fixture.follow(Some("0000000000000009-1"));
+        assert_eq!(text(&mut early).matches("data: ").count(), 1);
+        let publish = |directory: &str| {
+            let events = vec![event("/p", "permission.asked"), event("/other", "question.asked")];
+            let directories = [directory.into()].into();
+            fixture.hub.publish(vec![], Some(Pending { events, directories, is_complete: false }));
+        };
+        publish("/other");
+        assert_eq!(text(&mut early), "");
+        publish("/p");
+        assert_eq!(count.0.load(Ordering::SeqCst), 2);
+        let late = text(&mut fixture.follow(Some("0000000000000009-1")));
+        for text in [text(&mut early), late] {
+            assert_eq!((text.matches("permission.asked").count(), text.matches("question.asked").count()), (1, 0));
+        }
+        // Told once.
+        publish("/p");
+        assert_eq!((text(&mut early).as_str(), count.0.load(Ordering::SeqCst)), ("", 2));
     }
 
     #[test]

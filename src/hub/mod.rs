@@ -8,6 +8,7 @@
 mod follower;
 mod wakers;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -41,28 +42,53 @@ struct Shared {
 struct Tail {
     /// The newest record. Followers at this position wait.
     seq: Seq,
-    /// What a client has to know after a gap: open permissions and questions, busy sessions. True as of `seq`.
-    pending: Arc<[Event]>,
+    /// True as of `seq`.
+    pending: Pending,
+    /// How many followers wait to be told what is pending.
+    owing: usize,
     wakers: Wakers,
+}
+
+/// What a client has to know after a gap: open permissions and questions, busy sessions.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// As events, to be sent without ids: they are not in the journal.
+    pub events: Vec<Event>,
+    /// The directories of which everything is known.
+    pub directories: BTreeSet<Arc<str>>,
+    /// These are all that are in use.
+    pub is_complete: bool,
+}
+
+impl Pending {
+    /// Whether everything in the scope is known.
+    fn covers(&self, scope: &Scope) -> bool {
+        scope.directory.as_ref().map_or(self.is_complete, |directory| self.directories.contains(directory))
+    }
 }
 
 impl Hub {
     /// A hub over a journal, at its end.
     #[must_use]
     pub fn new(journal: Arc<Journal>) -> Self {
-        let tail = Tail { seq: journal.fill().newest, pending: Arc::new([]), wakers: Wakers::default() };
+        let tail =
+            Tail { seq: journal.fill().newest, pending: Pending::default(), owing: 0, wakers: Wakers::default() };
         let reads = Arc::new(Semaphore::new(READS));
         Self(Arc::new(Shared { journal, tail: Mutex::new(tail), reads, frames: AtomicU64::new(0) }))
     }
 
     /// Shows records that the journal has already to every follower. `pending`, if it changed, is true as of the last one.
-    pub fn publish(&self, records: Vec<Arc<Record>>, pending: Option<Arc<[Event]>>) {
+    pub fn publish(&self, records: Vec<Arc<Record>>, pending: Option<Pending>) {
         let mut tail = self.tail();
+        let is_owed = pending.is_some() && tail.owing > 0;
         if let Some(pending) = pending {
             tail.pending = pending;
         }
-        let Some(newest) = records.last() else { return };
-        tail.seq = newest.seq;
+        match records.last() {
+            Some(newest) => tail.seq = newest.seq,
+            None if is_owed => {}
+            None => return,
+        }
         let woken = tail.wakers.take();
         drop(tail);
         // Outside the lock, because a woken follower takes it at once.
@@ -77,9 +103,10 @@ impl Hub {
         let mut tail = self.tail();
         let place = tail.wakers.enter();
         let (word, start) = follower::place(last_id, &self.0.journal, tail.seq);
-        let pending = if matches!(word, Word::Gap { .. }) { tail.pending.clone() } else { Arc::new([]) };
+        let owes = matches!(word, Word::Gap { .. });
+        tail.owing += usize::from(owes);
         drop(tail);
-        Follower::new(self.clone(), scope, ids, word, start, &pending, place)
+        Follower::new(self.clone(), scope, ids, word, start, owes, place)
     }
 
     /// How many followers there are.

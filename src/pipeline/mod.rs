@@ -15,11 +15,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::event::Event;
-use crate::hub::Hub;
+use crate::hub::{self, Hub};
 use crate::ingest::state::{Ask, AskError};
 use crate::ingest::{self, Message, Passed, UpstreamWatch};
 use crate::journal::{Batch, Journal, Restored};
-use crate::reconcile::{Effect, Failure, Input, Now, Options, Past, Reconcile};
+use crate::reconcile::{self, Effect, Failure, Input, Now, Options, Past, Reconcile};
 use crate::stop::Stop;
 use api::Api;
 
@@ -331,11 +331,12 @@ impl Core {
     }
 
     fn publish(&mut self, now: Now) {
-        let pending = self.reconcile.pending(now).map(|mut events| {
+        let pending = self.reconcile.pending(now).map(|mut pending| {
             if self.has_api.load(Ordering::Relaxed) {
-                events.iter_mut().for_each(|event| self.api.complete(event));
+                pending.events.iter_mut().for_each(|event| self.api.complete(event));
             }
-            Arc::from(events)
+            let reconcile::Pending { events, directories, is_complete } = pending;
+            hub::Pending { events, directories, is_complete }
         });
         let events = std::mem::take(&mut self.events);
         if pending.is_some() {

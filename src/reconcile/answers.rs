@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::aspect::{Aspect, Group, SessionId};
+use super::aspect::{Aspect, Directory, Group, SessionId};
 use super::compare::{Draft, Facts, Found, Listed, Listing, Moved, ShapeError};
 use super::plan::{BURST, Flight};
 use super::reads::ACTIVE;
@@ -136,11 +136,11 @@ impl Reconcile {
             Aspect::Diff(id) => shadow.compare_diff(id, text, flight, out),
             Aspect::Permissions(directory) => {
                 shadow.compare_permissions(directory, text, flight, &mut self.replies, out)?;
-                self.pending_changed = true;
+                self.open_is_read(directory, Group::Permissions);
             }
             Aspect::Questions(directory) => {
                 shadow.compare_questions(directory, text, flight, &mut self.replies, out)?;
-                self.pending_changed = true;
+                self.open_is_read(directory, Group::Questions);
             }
             Aspect::Terminals(directory) => shadow.compare_terminals(directory, text, flight, out)?,
             Aspect::Branch(directory) => shadow.compare_branch(directory, text, flight, out)?,
@@ -149,7 +149,7 @@ impl Reconcile {
                 for session in shadow.compare_status(directory, text, flight, now.steady, out)? {
                     self.plan.mark(Aspect::Messages(session), now.steady);
                 }
-                self.pending_changed = true;
+                self.open_is_read(directory, Group::Status);
             }
         }
         Ok(())
@@ -174,6 +174,11 @@ impl Reconcile {
         let is_mute = self.stream != Stream::Up || self.unseen_since.is_some();
         let is_unheard = aspect.session().is_some_and(|id| self.is_unheard(id));
         is_owed || !self.ledger.has_notices() && (is_mute || is_unheard)
+    }
+
+    fn open_is_read(&mut self, directory: &Directory, group: Group) {
+        self.shadow.instance(directory).read.insert(group);
+        self.pending_changed = true;
     }
 
     fn listing(&self, flight: &Flight) -> Listing {

@@ -112,6 +112,9 @@ pub(super) enum Group {
     Servers,
 }
 
+/// What tells all that is open in an instance: asks and turns.
+pub(super) const OPEN: [Group; 3] = [Group::Status, Group::Permissions, Group::Questions];
+
 impl Group {
     /// Every group.
     pub(super) const ALL: [Self; 10] = [

@@ -150,6 +150,17 @@ pub enum Effect {
     Misshapen(ShapeError),
 }
 
+/// What a client has to know after a gap.
+#[derive(Debug)]
+pub struct Pending {
+    /// Open permissions and questions, the status of busy sessions.
+    pub events: Vec<Event>,
+    /// The directories of which all that is open is known.
+    pub directories: BTreeSet<Arc<str>>,
+    /// These are all that are in use.
+    pub is_complete: bool,
+}
+
 /// How long an answer waits before it is compared while the stream is up, in milliseconds. An event that the answer
 /// already shows may still be on its way in the stream (FACTS §2: up to 263 ms late against the log); it must win.
 const HOLD: u64 = 300;
@@ -325,9 +336,8 @@ impl Reconcile {
         [plan, grace, held, poll, self.settle.next(), recovery, watch].into_iter().flatten().min()
     }
 
-    /// What a client has to know after a gap, if it changed since the last call: open permissions and questions, busy
-    /// sessions.
-    pub fn pending(&mut self, now: Now) -> Option<Vec<Event>> {
+    /// What a client has to know after a gap, if it changed since the last call.
+    pub fn pending(&mut self, now: Now) -> Option<Pending> {
         if !std::mem::take(&mut self.pending_changed) {
             return None;
         }
@@ -346,7 +356,12 @@ impl Reconcile {
             }
         }
         self.made += events.len() as u64;
-        Some(events)
+        let known = |instance: &shadow::Instance| aspect::OPEN.iter().all(|group| instance.read.contains(group));
+        let instances = self.shadow.instances.iter();
+        let directories: BTreeSet<Directory> =
+            instances.filter(|(_, instance)| known(instance)).map(|(directory, _)| directory.clone()).collect();
+        let is_complete = !directories.is_empty() && directories.len() == self.shadow.instances.len();
+        Some(Pending { events, directories, is_complete })
     }
 
     /// The ledger's counts by type.

@@ -5,13 +5,13 @@
 
 mod observe;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::aspect::{Directory, SessionId};
+use super::aspect::{Directory, Group, SessionId};
 use super::json::Told;
 use super::watch::Followed;
 use crate::event::Place;
@@ -143,6 +143,8 @@ pub(super) struct Part {
 #[derive(Debug, Default)]
 pub(super) struct Instance {
     pub(super) project: Option<Arc<str>>,
+    /// What of its permissions, questions and statuses was read at least once: what is open is known when all was.
+    pub(super) read: BTreeSet<Group>,
     /// Open permissions by id.
     pub(super) permissions: BTreeMap<String, Ask>,
     /// Open questions by id.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::aspect::OPEN;
 use super::reads::{ACTIVE, HEARD, SLACK};
 use super::shadow::{Ask, Instance};
 use super::{Ledger, Now, Options, Reconcile, Recovery, Stream, Witness};
@@ -230,6 +231,7 @@ fn reopen(open: Open<'_>, step: u64) -> Instance {
     };
     Instance {
         project: open.project.as_deref().map(Into::into),
+        read: OPEN.into(),
         permissions: asks(open.permissions),
         questions: asks(open.questions),
         terminals: open.terminals.into_iter().map(|(id, print)| (id.into_owned(), print)).collect(),

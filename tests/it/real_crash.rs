@@ -382,37 +382,31 @@ const ENOUGH: usize = 6;
 const FEW: usize = 3;
 
 #[tokio::test]
-#[ignore = "needs the durable journal"]
 async fn kills_of_the_relay_1_14_48() {
     bounded(survived("1.14.48", Victim::Relay, FEW)).await;
 }
 
 #[tokio::test]
-#[ignore = "needs the durable journal"]
 async fn kills_of_the_relay_1_18_34() {
     bounded(survived("1.18.34", Victim::Relay, FEW)).await;
 }
 
 #[tokio::test]
-#[ignore = "needs the durable journal"]
 async fn kills_of_opencode_1_14_48() {
     bounded(survived("1.14.48", Victim::Opencode, FEW)).await;
 }
 
 #[tokio::test]
-#[ignore = "needs the durable journal"]
 async fn kills_of_opencode_1_18_34() {
     bounded(survived("1.18.34", Victim::Opencode, FEW)).await;
 }
 
 #[tokio::test]
-#[ignore = "needs the durable journal"]
 async fn kills_of_both_1_14_48() {
     bounded(survived("1.14.48", Victim::Both, FEW)).await;
 }
 
 #[tokio::test]
-#[ignore = "needs the durable journal"]
 async fn kills_of_both_1_18_34() {
     bounded(survived("1.18.34", Victim::Both, FEW)).await;
 }

@@ -227,7 +227,8 @@ impl Shadow {
             "server.instance.disposed" => {
                 // The instance's asks and terminals die with it; its sessions' turns end by the status map.
                 let busy = !instance.permissions.is_empty() || !instance.questions.is_empty();
-                *instance = Instance { project: instance.project.take(), ..Instance::default() };
+                let read = std::mem::take(&mut instance.read);
+                *instance = Instance { project: instance.project.take(), read, ..Instance::default() };
                 busy
             }
             _ => false,

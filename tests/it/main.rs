@@ -14,6 +14,7 @@ mod proxy;
 mod real_api;
 mod real_auto;
 mod real_crash;
+mod real_elsewhere;
 mod real_log;
 mod real_restart;
 mod reconcile;

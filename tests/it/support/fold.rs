@@ -45,6 +45,11 @@ impl Fold {
         }
     }
 
+    /// The client reconnected: the next frames are another stream's.
+    pub(crate) fn go_on_with_another_stream(&mut self) {
+        self.taken = 0;
+    }
+
     /// Takes one event.
     pub(crate) fn apply(&mut self, event: &Value) {
         let kind = event["type"].as_str().unwrap_or_default();

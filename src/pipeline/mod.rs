@@ -262,6 +262,9 @@ impl Core {
             Message::Alive => self.input(Input::StreamAlive, now, asks),
             Message::Events(events) => {
                 self.status.stream.events += events.len() as u64;
+                if self.reconcile.is_recovering() {
+                    events.iter().for_each(|event| self.reconcile.foresee(event));
+                }
                 self.deferred.extend(events);
                 self.deliver_deferred(now, asks);
             }

@@ -91,6 +91,7 @@ impl Reconcile {
             ends_announced: self.ledger.owed("session.idle"),
             unseen_since: self.unseen_since,
             is_announced: self.stream != Stream::Up || self.unseen_since.is_some() || self.ledger.owes(Group::Messages),
+            is_end_foreseen: flight.aspect.session().is_some_and(|id| self.is_status_foreseen(id)),
             wall: now.wall,
         };
         let shadow = &mut self.shadow;
@@ -234,6 +235,10 @@ impl Reconcile {
     /// 404.
     fn missing(&mut self, flight: Flight, now: Now, out: &mut Vec<Draft>) {
         match flight.aspect {
+            // It went away after what the stream is about to tell.
+            Aspect::Session(id) if self.foreseen.contains_key(&id) => {
+                self.plan.mark(Aspect::Session(id), now.steady + POLL);
+            }
             Aspect::Session(id) => {
                 let of_session = [Group::Messages, Group::Todo, Group::Diff];
                 of_session
@@ -261,6 +266,7 @@ impl Reconcile {
     /// they will never be complete.
     fn confirm_ends(&mut self, aspect: &Aspect, now: Now, out: &mut Vec<Draft>) {
         let Aspect::Messages(id) = aspect else { return };
+        let is_status_foreseen = self.is_status_foreseen(id);
         let Some(session) = self.shadow.sessions.get_mut(id) else { return };
         let Some(ending) = &mut session.ending else { return };
         // The map also misses a turn that has only just begun, and short answers are complete by then.
@@ -269,7 +275,9 @@ impl Reconcile {
         let ending = *ending;
         let lasts = |reads, time| is_fresh && ending.reads >= reads && now.steady >= ending.since + time;
         let is_paused = session.answered().is_some() && lasts(PAUSE_READS, PAUSE);
-        if is_fresh && session.is_answered() && is_announced || is_paused || lasts(STALE_READS, STALE) {
+        if is_status_foreseen {
+            // Left to the stream, whose word is waiting.
+        } else if is_fresh && session.is_answered() && is_announced || is_paused || lasts(STALE_READS, STALE) {
             session.end(id, out);
             self.pending_changed = true;
         } else if let Some(directory) = session.place.directory.clone() {

@@ -94,8 +94,13 @@ impl Shadow {
         let entries: super::json::Entries<'_> = serde_json::from_str(text).map_err(shape("the status map"))?;
         let place = self.place(directory);
         for (id, status) in &entries.0 {
+            if self.gone.since(id, flight.began) {
+                continue;
+            }
             let session = self.session(id);
-            if session.stepped.status > flight.began || super::shadow::is_idle(status.get()) {
+            // The map lags behind what was published; whom the stream told of needs no learning from it.
+            let is_newer = session.stepped.status > flight.began || flight.silent && session.stepped.status > 0;
+            if is_newer || super::shadow::is_idle(status.get()) {
                 continue;
             }
             if session.place.directory.is_none() {

@@ -18,7 +18,7 @@ mod shadow;
 mod snapshot;
 mod watch;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -215,6 +215,8 @@ pub struct Reconcile {
     /// Up to when everything was told, in milliseconds of Unix time.
     seen: u64,
     recovery: Recovery,
+    /// Sessions that the waiting events of the stream are about, and whether those tell their status.
+    foreseen: BTreeMap<SessionId, bool>,
     hints: VecDeque<SessionId>,
     /// Answers that wait, by the time they are compared.
     held: VecDeque<(u64, Flight, Result<Bytes, Failure>)>,
@@ -246,6 +248,7 @@ impl Reconcile {
             unseen_since: None,
             seen: now.wall,
             recovery: Recovery::Over,
+            foreseen: BTreeMap::new(),
             hints: VecDeque::new(),
             held: VecDeque::new(),
             next_poll: 0,
@@ -307,7 +310,7 @@ impl Reconcile {
             Input::Reachable(reachable) => self.reachable = reachable,
             Input::Answer { number, answer } => {
                 if let Some(flight) = self.plan.finish(number) {
-                    let hold = if self.stream == Stream::Up && !self.is_recovering() { HOLD } else { 0 };
+                    let hold = if self.stream == Stream::Up { HOLD } else { 0 };
                     self.held.push_back((now.steady + hold, flight, answer));
                 }
             }
@@ -387,6 +390,18 @@ impl Reconcile {
         matches!(self.recovery, Recovery::Until(_))
     }
 
+    /// The stream brought an event that has to wait. Whether its session is busy or idle, or gone, is for it to tell.
+    pub fn foresee(&mut self, event: &Event) {
+        if let Some(session) = &event.session {
+            *self.foreseen.entry(session.clone()).or_default() |= Group::of(&event.kind) == Some(Group::Status);
+        }
+    }
+
+    /// Whether a session's status is told by an event that waits.
+    fn is_status_foreseen(&self, session: &str) -> bool {
+        self.foreseen.get(session).is_some_and(|tells_status| *tells_status)
+    }
+
     /// Whether events have to be made from the state because no stream brings them.
     fn is_state_driven(&self) -> bool {
         self.options.witness == Witness::Log || self.stream == Stream::Down
@@ -411,6 +426,9 @@ impl Reconcile {
             && (is_quiet || until <= now.steady)
         {
             self.recovery = Recovery::Over;
+        }
+        if !self.is_recovering() {
+            self.foreseen.clear();
         }
         if self.unseen_since.is_some() {
             return;

@@ -57,6 +57,21 @@ fn one_end_per_turn(script: &Script, outcome: &Outcome) -> Result<(), TestCaseEr
     Ok(())
 }
 
+/// No end more than opencode published.
+fn no_end_too_many(script: &Script, outcome: &Outcome) -> Result<(), TestCaseError> {
+    for (session, told) in &outcome.idles {
+        let is_end = |happening: &Happening| {
+            matches!(happening, Happening::Publish { kind: "session.idle", properties, .. }
+                if properties["sessionID"] == **session)
+        };
+        let published = script.happenings.iter().filter(|(_, happening)| is_end(happening)).count() as u64;
+        if *told > published {
+            return Err(fail(outcome, &format!("{session}: {told} ends of {published} published")));
+        }
+    }
+    Ok(())
+}
+
 fn balanced(outcome: &Outcome) -> Result<(), TestCaseError> {
     for (kind, count) in &outcome.counts {
         let given = outcome.lines.get(kind).copied().unwrap_or(0);
@@ -143,6 +158,7 @@ proptest! {
         }
         let settings = Settings { kills: times, ..Settings::new(witness, seed) };
         let (script, outcome) = played(&moves, &settings);
+        no_end_too_many(&script, &outcome)?;
         nothing_wrong(&outcome)?;
         converged(&outcome)?;
         every_turn_ends(&script, &outcome)?;

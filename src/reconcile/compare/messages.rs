@@ -31,6 +31,8 @@ pub(in crate::reconcile) struct Facts {
     pub(in crate::reconcile) unseen_since: Option<u64>,
     /// Something about the session's messages was announced or missed, so its last turn is news even if it is old.
     pub(in crate::reconcile) is_announced: bool,
+    /// Whether the session's turn is over is for the stream's waiting events to tell.
+    pub(in crate::reconcile) is_end_foreseen: bool,
     /// Unix time, in milliseconds.
     pub(in crate::reconcile) wall: u64,
 }
@@ -178,7 +180,7 @@ impl Comparison<'_> {
         let follows = self.session.answered().is_some_and(|answered| millis(info.time.created) >= answered);
         let in_turn = self.session.busy.is_some() && self.session.has_answer;
         let paused = self.session.ending.is_some() || self.facts.ends_announced > 0;
-        if info.role == "user" && in_turn && follows && paused {
+        if info.role == "user" && in_turn && follows && paused && !self.facts.is_end_foreseen {
             self.facts.ends_announced = self.facts.ends_announced.saturating_sub(1);
             self.session.end(self.id, self.out);
         }

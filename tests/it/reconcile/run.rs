@@ -447,6 +447,8 @@ impl<'a> Run<'a> {
     fn start(&mut self, at: u64) {
         self.is_running = true;
         self.out.lives += 1;
+        let left = format!("left   {:?}", self.disk.snapshot);
+        self.note(at, &left);
         let now = Now { steady: at, wall: EPOCH + at };
         let past = self.disk.events.iter().zip(1..).map(|((at, event), seq)| Past { seq, at: *at, event });
         self.reconcile = match &self.disk.snapshot {
@@ -508,6 +510,9 @@ impl<'a> Run<'a> {
             What::Frame(number) => {
                 if self.connected && !self.is_cut(at) {
                     let event = self.frames[number].clone();
+                    if self.reconcile.is_recovering() {
+                        self.reconcile.foresee(&event);
+                    }
                     self.deferred.push_back(event);
                     self.deliver_deferred(at, false);
                 }

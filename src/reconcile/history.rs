@@ -5,7 +5,7 @@
 //! wanted with the highest number. Where that cannot be done (too many sessions, no such question, a failure), the state
 //! is compared instead, which knows the last state of everything but not what was in between.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
 
 use bytes::Bytes;
@@ -35,8 +35,11 @@ const NOTHING: u64 = 9_007_199_254_740_991;
 pub(super) struct History {
     /// This opencode counts its durable events, as it does from 1.17 on (FACTS §1).
     pub(super) is_there: bool,
-    /// The sessions to ask about, with the last number that clients have; `None` for one that began meanwhile.
-    wanted: BTreeMap<SessionId, Option<u64>>,
+    stage: Stage,
+    /// The sessions to ask about.
+    wanted: BTreeMap<SessionId, Wanted>,
+    /// Those to ask about when that is answered.
+    later: BTreeSet<SessionId>,
     /// Those that are to be named because nothing of them is wanted.
     others: Vec<SessionId>,
     /// The ids of events that were told from an answer: the stream may bring some of them, too.
@@ -45,6 +48,26 @@ pub(super) struct History {
     texts: HashSet<Box<str>>,
     /// When the last of them was told, on the steady clock.
     told_at: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    /// The sessions to ask about are being found.
+    #[default]
+    Gathering,
+    /// All sessions are being listed.
+    Listing,
+    /// The question is on its way.
+    Asking,
+}
+
+/// What clients have of a session's events.
+#[derive(Debug, Default)]
+struct Wanted {
+    /// The number of the last before the question; `None` for a session that began meanwhile.
+    since: Option<u64>,
+    /// Those that the stream brought since.
+    heard: BTreeSet<u64>,
 }
 
 #[derive(Deserialize)]
@@ -85,7 +108,7 @@ impl History {
 
     /// The body of the question.
     pub(super) fn body(&self) -> String {
-        let wanted = self.wanted.iter().filter_map(|(id, seq)| Some((id, (*seq)?)));
+        let wanted = self.wanted.iter().filter_map(|(id, wanted)| Some((id, wanted.since?)));
         let others = self.others.iter().map(|id| (id, NOTHING));
         let mut body = String::from("{");
         for (index, (id, seq)) in wanted.chain(others).enumerate() {
@@ -121,15 +144,29 @@ impl Reconcile {
             return;
         }
         for id in sessions {
-            let known = self.shadow.sessions.get(&id).and_then(|session| session.history);
             self.plan.block(id.clone());
-            self.history.wanted.insert(id, known);
+            if self.history.stage == Stage::Asking && !self.history.wanted.contains_key(&id) {
+                self.history.later.insert(id);
+            } else {
+                let since = self.shadow.sessions.get(&id).and_then(|session| session.history);
+                self.history.wanted.entry(id).or_insert(Wanted { since, heard: BTreeSet::new() });
+            }
+        }
+    }
+
+    /// The stream brought a durable event's twin.
+    pub(super) fn hear_twin(&mut self, event: &Event) {
+        let Some((session, seq)) = self.shadow.observe_twin(event) else { return };
+        self.history.is_there |= seq > 0;
+        if let Some(wanted) = self.history.wanted.get_mut(&*session) {
+            wanted.heard.insert(seq);
         }
     }
 
     /// The sessions that changed are known.
     pub(super) fn begin_history(&mut self, now: Now) {
-        if !self.history.wanted.is_empty() {
+        if !self.history.wanted.is_empty() && self.history.stage == Stage::Gathering {
+            self.history.stage = Stage::Listing;
             self.plan.mark(Aspect::Everything, now.steady);
         }
     }
@@ -143,9 +180,8 @@ impl Reconcile {
         }
         let ids = listed.into_iter().map(|listed| SessionId::from(listed.id));
         self.history.others = ids.filter(|id| !self.history.wanted.contains_key(id)).collect();
-        if !self.history.wanted.is_empty() {
-            self.plan.mark(Aspect::History, now.steady);
-        }
+        self.history.stage = Stage::Asking;
+        self.plan.mark(Aspect::History, now.steady);
         Ok(())
     }
 
@@ -153,9 +189,8 @@ impl Reconcile {
     pub(super) fn tell_history(&mut self, text: &str, now: Now, effects: &mut Vec<Effect>) -> Result<(), ShapeError> {
         let rows: Vec<Row<'_>> = serde_json::from_str(text).map_err(shape("the record of events"))?;
         for row in rows {
-            let Some(since) = self.history.wanted.get(row.aggregate_id) else { continue };
-            let told = self.shadow.session(row.aggregate_id).history.max(*since);
-            if told.is_none_or(|told| row.seq > told) {
+            let Some(wanted) = self.history.wanted.get(row.aggregate_id) else { continue };
+            if wanted.since.is_none_or(|since| row.seq > since) && !wanted.heard.contains(&row.seq) {
                 self.history.told_at = now.steady;
                 self.tell_row(&row, effects);
             }
@@ -195,7 +230,8 @@ impl Reconcile {
                 self.history.texts.insert(part.id.into());
             }
         }
-        self.shadow.session(row.aggregate_id).history = Some(row.seq);
+        let history = &mut self.shadow.session(row.aggregate_id).history;
+        *history = (*history).max(Some(row.seq));
         effects.push(Effect::Emit(event));
         effects.extend(twin.ok().map(|twin| Effect::Emit(Event { origin: Origin::State, ..twin })));
     }
@@ -217,22 +253,26 @@ impl Reconcile {
     fn finish_history(&mut self, now: Now) {
         self.plan.unblock();
         let wanted = std::mem::take(&mut self.history.wanted);
+        let later = std::mem::take(&mut self.history.later);
         self.history.others.clear();
+        self.history.stage = Stage::Gathering;
         self.plan.mark(Aspect::Sessions, now.steady);
-        for id in wanted.into_keys() {
-            self.moved(&id, now);
+        for id in wanted.keys().chain(&later) {
+            self.moved(id, now);
         }
+        self.want_history(later);
+        self.begin_history(now);
     }
 }
 
 impl super::Shadow {
-    /// Takes note of a durable twin: how far the session's events are counted. Says whether opencode counts at all.
-    pub(super) fn observe_twin(&mut self, event: &Event) -> bool {
-        let Some(sync) = event.parts().ok().and_then(|payload| payload.sync) else { return false };
-        let counts = sync.seq > 0;
-        if let Some(session) = self.sessions.get_mut(&*sync.aggregate) {
-            session.history = Some(sync.seq);
+    /// Takes note of a durable twin: how far which session's events are counted.
+    fn observe_twin(&mut self, event: &Event) -> Option<(SessionId, u64)> {
+        let sync = event.parts().ok()?.sync?;
+        let id = SessionId::from(&*sync.aggregate);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.history = session.history.max(Some(sync.seq));
         }
-        counts
+        Some((id, sync.seq))
     }
 }

@@ -289,7 +289,7 @@ impl Reconcile {
             }
             // A twin is the durable form of the event right before it.
             Input::Event(event) if &*event.kind == "sync" => {
-                self.history.is_there |= self.shadow.observe_twin(&event);
+                self.hear_twin(&event);
                 self.ledger.alive(now.steady);
             }
             Input::Event(event) => {
@@ -310,7 +310,10 @@ impl Reconcile {
             Input::Reachable(reachable) => self.reachable = reachable,
             Input::Answer { number, answer } => {
                 if let Some(flight) = self.plan.finish(number) {
-                    let hold = if self.stream == Stream::Up { HOLD } else { 0 };
+                    // Lists only lead to other questions; while the stream's events wait, they need not.
+                    let is_list = matches!(flight.aspect, Aspect::Sessions | Aspect::Everything | Aspect::History);
+                    let holds = self.stream == Stream::Up && !(is_list && self.is_recovering());
+                    let hold = if holds { HOLD } else { 0 };
                     self.held.push_back((now.steady + hold, flight, answer));
                 }
             }

@@ -160,7 +160,7 @@ impl Reconcile {
 
     fn relive(&mut self, past: &Past<'_>, seen: u64, now: Now) {
         if &*past.event.kind == "sync" {
-            self.history.is_there |= self.shadow.observe_twin(past.event);
+            self.hear_twin(past.event);
             return;
         }
         self.shadow.observe(past.event);

@@ -71,3 +71,32 @@ for (const text of [
 ]) {
   add("query", Buffer.from(text))
 }
+
+for (const place of [16, 100, 4096, 5000, 20000, 40000, 60000, 80000]) {
+  for (const how of [0, 255]) {
+    add("journal", Buffer.from([place & 255, (place >> 8) & 255, place >> 16, how, 0]))
+  }
+}
+
+add(
+  "snapshot",
+  Buffer.from(
+    JSON.stringify({
+      version: 1,
+      seq: 5,
+      seen: 1795000000000,
+      ledger: { "session.idle": [3, 1, 1, 0, 0, 1, 0] },
+      turns: { ses_1: { directory: "/p", project: "1", status: '{"type":"busy"}' }, ses_2: { directory: "/p", project: null, status: null } },
+      instances: {
+        "/p": {
+          project: "1",
+          permissions: { per_1: { session: "ses_1", text: '{"id":"per_1","sessionID":"ses_1"}', told: true } },
+          questions: {},
+          terminals: { pty_1: 7 },
+          branch: 1,
+          servers: null,
+        },
+      },
+    }),
+  ),
+)

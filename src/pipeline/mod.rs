@@ -93,6 +93,8 @@ struct Core {
     newest: u64,
     /// Where the log was read up to.
     position: Option<ingest::log::Position>,
+    /// The journal has a file, so that notes outlive the process.
+    is_kept: bool,
     /// When the notes have to be kept at the latest, on the steady clock, if they are older than what was read.
     notes_due: Option<u64>,
 }
@@ -102,6 +104,7 @@ impl Pipeline {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let started = Instant::now();
+        let is_kept = parts.journal.health().path.is_some();
         let core = Core {
             reconcile: restore(parts.options, &parts.restored, Now { steady: 0, wall: wall() }),
             status: Status::default(),
@@ -117,7 +120,8 @@ impl Pipeline {
             position: None,
             is_listened: false,
             // At once: from here on the relay looks.
-            notes_due: Some(0),
+            notes_due: is_kept.then_some(0),
+            is_kept,
         };
         Self { core: Arc::new(Mutex::new(core)), asks: parts.asks, upstream: parts.upstream }
     }
@@ -229,7 +233,7 @@ impl Core {
             Message::Ended => log.end(),
             Message::Lines { items, position } => {
                 self.position = position.or(self.position.take());
-                self.notes_due.get_or_insert(now.steady + LAZY);
+                self.note_later(now);
                 for item in items {
                     let log = &mut self.status.log;
                     match item {
@@ -343,16 +347,23 @@ impl Core {
         });
         let events = std::mem::take(&mut self.events);
         if pending.is_some() {
-            self.notes_due.get_or_insert(now.steady + LAZY);
+            self.note_later(now);
         }
         let is_due = !events.is_empty() || self.notes_due.is_some_and(|due| now.steady >= due);
-        let notes = if is_due { self.notes(events.len()) } else { Vec::new() };
+        let notes = if is_due && self.is_kept { self.notes(events.len()) } else { Vec::new() };
         if events.is_empty() && notes.is_empty() && pending.is_none() {
             return;
         }
         let records = self.journal.append(Batch { events, notes }, now.wall);
         self.newest = records.last().map_or(self.newest, |record| record.seq.0);
         self.hub.publish(records, pending);
+    }
+
+    /// What was read has to be noted, but not at once.
+    fn note_later(&mut self, now: Now) {
+        if self.is_kept {
+            self.notes_due.get_or_insert(now.steady + LAZY);
+        }
     }
 
     /// What is to be kept together with so many events.

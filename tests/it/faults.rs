@@ -7,6 +7,7 @@ mod dropped;
 mod fan;
 mod lines;
 mod log_only;
+mod mute;
 mod outage;
 pub(crate) mod relay;
 mod replay;

@@ -40,5 +40,5 @@ async fn a_mute_stream_is_made_up_for_by_looking() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mute_log_is_made_up_for_by_looking() {
-    bounded(is_followed("b_tool", &[("witness", "log")])).await;
+    bounded(is_followed("f_todo", &[("witness", "log")])).await;
 }

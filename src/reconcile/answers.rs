@@ -59,7 +59,10 @@ impl Reconcile {
                 self.plan.failed(&flight, now.steady);
             }
         }
-        self.confirm_ends(&aspect, now, &mut drafts);
+        // A question that failed says nothing about a turn's messages, unless it fails for good.
+        if !self.plan.is_failing(&aspect) {
+            self.confirm_ends(&aspect, now, &mut drafts);
+        }
         if let Aspect::Messages(id) = &aspect {
             self.followed(id, !drafts.is_empty(), now);
         }

@@ -174,6 +174,11 @@ impl Plan {
         self.failures.get(aspect).map(|failures| failures.since)
     }
 
+    /// Whether the answers are not usable, and the next may be.
+    pub(super) fn is_failing(&self, aspect: &Aspect) -> bool {
+        self.failures.get(aspect).is_some_and(|failures| failures.count <= PATIENCE)
+    }
+
     /// The answer was not usable: asks again later. Says how often it failed in a row.
     pub(super) fn failed(&mut self, flight: &Flight, now: u64) -> u32 {
         let failures = self.failures.entry(flight.aspect.clone()).or_insert(Failures { count: 0, since: now });
@@ -196,8 +201,7 @@ impl Plan {
     /// Whether nothing is due or on its way, but for questions that are due later than `until` and do not make up for
     /// an answer that failed.
     pub(super) fn is_quiet(&self, until: u64) -> bool {
-        let waits = |aspect| self.failures.get(aspect).is_some_and(|failures| failures.count <= PATIENCE);
-        self.flights.is_empty() && self.due.iter().all(|(aspect, due)| due.at > until && !waits(aspect))
+        self.flights.is_empty() && self.due.iter().all(|(aspect, due)| due.at > until && !self.is_failing(aspect))
     }
 
     /// Forgets a thing that is gone.

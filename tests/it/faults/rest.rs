@@ -79,7 +79,8 @@ async fn one(rest: Rest) {
     assert_eq!(
         fold.idles.values().sum::<usize>(),
         run.iter().filter(|data| kind(data) == "session.idle").count(),
-        "{what}"
+        "{what}: {:#?}",
+        client.frames().iter().map(|frame| frame.payload().to_owned()).collect::<Vec<_>>()
     );
     assert_eq!(client.end(), None, "{what}");
     relay.end().await;

@@ -76,8 +76,10 @@ pub(super) struct Session {
     pub(super) stepped: Steps,
     /// The number of its newest durable event that was told, on releases that count them.
     pub(super) history: Option<u64>,
-    /// The list showed its object changed without an event; the step of the last event about it.
+    /// The list showed its object changed without an event; when the stream had last told something about it.
     pub(super) suspected: Option<u64>,
+    /// The fingerprint of the object for which opencode's record was asked last.
+    pub(super) recorded: Option<u64>,
     /// It moved, and nothing names it as one that this opencode works on.
     pub(super) is_unread: bool,
     /// Its changes are found by reading alone.

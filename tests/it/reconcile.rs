@@ -214,6 +214,26 @@ proptest! {
     }
 
     #[test]
+    fn what_changes_without_an_event_is_told_once(
+        moves in moves().prop_map(seen),
+        seed in any::<u64>(),
+        has_history in any::<bool>(),
+        cut in prop::option::of((2..4000u64, 3..3000u64)),
+    ) {
+        let turns = [0, 2].map(|slot| Move { slot, pause: 0, act: Act::Turn(plain(2, 20)) });
+        let moves: Vec<Move> = turns.into_iter().chain(moves).collect();
+        let cuts = cut.into_iter().map(|(from, length)| (from, from + length)).collect();
+        let settings =
+            Settings { cuts, has_history, drifts: true, quiet: 40_000, ..Settings::new(Witness::Stream, seed) };
+        let (script, outcome) = played(&moves, &settings);
+        nothing_wrong(&outcome)?;
+        converged(&outcome)?;
+        // Nothing is asked for over and over because no event tells of it.
+        let most = 300 + 20 * (script.over + 40_000) / 1000;
+        prop_assert!(outcome.reads < most, "{} reads of at most {most}: {:?}", outcome.reads, outcome.asked);
+    }
+
+    #[test]
     fn what_another_process_does_is_told(
         moves in moves().prop_map(seen),
         seed in any::<u64>(),

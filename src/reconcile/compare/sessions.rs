@@ -119,7 +119,8 @@ impl Shadow {
             // The stream was faster, and after a break it may have told only the end of what happened.
             return if listing.is_patient { Moved::No } else { Moved::Told };
         }
-        let (heard, suspected) = told.map_or((0, None), |told| (told.stepped.info, told.suspected));
+        let (heard, suspected) = told.map_or((0, None), |told| (told.heard, told.suspected));
+        let was_asked = told.is_some_and(|told| told.recorded == Some(print));
         let is_counted = told.is_none_or(|told| told.info.is_none() || told.history.is_some());
         let told = told.and_then(|told| told.info.as_ref()).map(|(_, print)| *print);
         let (created, updated) = (millis(info.time.created), millis(info.time.updated));
@@ -134,8 +135,11 @@ impl Shadow {
             self.session(&info.id).suspected = Some(heard);
             return Moved::No;
         }
-        // All of a new session is in the record, and of a known one what follows the newest event that was told.
-        if listing.has_history && is_counted && (kind == Some("session.created") || kind.is_some() && told.is_some()) {
+        // All of a new session is in the record, and of a known one what follows the newest event that was told. Not every
+        // change is: the costs of a step have no event. So the record is asked once for each object, then the state tells.
+        let is_recorded = kind == Some("session.created") || kind.is_some() && told.is_some();
+        if listing.has_history && is_counted && is_recorded && !was_asked {
+            self.session(&info.id).recorded = Some(print);
             return Moved::Recorded;
         }
         let session = self.learn(text, print, info);

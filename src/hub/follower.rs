@@ -399,8 +399,9 @@ mod tests {
         };
         let mut followers: Vec<Follower> = (0..6).map(|_| follow()).collect();
         // Some go away while the file is read for them, or while they wait for their turn.
-        for follower in &mut followers {
-            assert!(follower.poll_frames(&mut Context::from_waker(Waker::noop())).is_pending());
+        for follower in &mut followers[..4] {
+            // The disk may be faster than this.
+            let _ = follower.poll_frames(&mut Context::from_waker(Waker::noop()));
         }
         followers.drain(..4);
         for follower in &mut followers {

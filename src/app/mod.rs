@@ -39,7 +39,7 @@ const PASSED: usize = 256;
 #[derive(Debug)]
 pub struct Relay {
     config: Config,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<http::Listener>,
     addresses: Vec<SocketAddr>,
     limits: Limits,
     journal: Arc<Journal>,
@@ -77,12 +77,15 @@ impl Relay {
         let (journal, restored) = open_journal(&config).await?;
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
-        for address in &config.listen {
+        for endpoint in &config.listen {
+            let http::Endpoint::Tcp { address, is_tls: false } = endpoint else {
+                anyhow::bail!("listen on {endpoint}: not there yet")
+            };
             let listener = TcpListener::bind(address).await.with_context(|| {
                 format!("listen on {address}; is another relay or opencode there? Choose another with --listen")
             })?;
             addresses.push(listener.local_addr().context("ask for the address that was bound")?);
-            listeners.push(listener);
+            listeners.push(listener.into());
         }
         let (journal, limits) = (Arc::new(journal), Limits::default());
         Ok(Self { config, listeners, addresses, limits, journal, restored })
@@ -163,6 +166,13 @@ impl Relay {
         let proxy = Proxy::new(
             proxy::Options {
                 start_timeout: config.start_timeout,
+                connect_timeout: config.connect_timeout,
+                answer_timeout: config.answer_timeout,
+                body_timeout: config.idle_timeout,
+                body: config.max_body,
+                requests: config.max_requests,
+                sockets: config.max_sockets,
+                trusted: config.trusted_proxy.clone(),
                 observer: Some(passed_sender),
                 ..proxy::Options::default()
             },
@@ -204,7 +214,11 @@ impl Relay {
                 stall_timeout: config.stall_timeout,
                 heartbeat: limits.heartbeat,
                 grace: limits.drain,
-                ..http::Options::default()
+                connections: config.max_connections,
+                connections_per_address: config.max_connections_per_address,
+                head_timeout: config.head_timeout,
+                idle_timeout: config.idle_timeout,
+                allowed_hosts: config.allowed_host.clone(),
             },
         };
         let mut front = tasks.spawn("front", http::serve(listeners, parts, tasks.clone(), stop_front.clone()));

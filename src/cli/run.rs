@@ -34,11 +34,44 @@ SETTINGS
     override_usage = "opencode-relay run [OPTIONS] -- opencode serve [ARGUMENTS]\n       opencode-relay run [OPTIONS] --upstream http://HOST:PORT [--log SOURCE]"
 )]
 pub struct Flags {
-    /// Where clients connect; can be given several times [default: 127.0.0.1:4097]
+    /// Where clients connect: HOST:PORT, https://HOST:PORT or unix:PATH; can be given several times [default:
+    /// 127.0.0.1:4097]
     ///
     /// [env: OPENCODE_RELAY_LISTEN, with commas]
     #[arg(long, value_name = "ADDRESS", help_heading = "Where")]
     pub listen: Vec<String>,
+
+    /// The rights of unix sockets, in octal [default: 600]
+    ///
+    /// [env: OPENCODE_RELAY_SOCKET_MODE]
+    #[arg(long, value_name = "MODE", help_heading = "Where")]
+    pub socket_mode: Option<String>,
+
+    /// The certificate for https://, in PEM, with those above it; SIGHUP reads it again
+    ///
+    /// [env: OPENCODE_RELAY_TLS_CERTIFICATE]
+    #[arg(long, value_name = "FILE", help_heading = "Where")]
+    pub tls_certificate: Option<String>,
+
+    /// Its private key, in PEM
+    ///
+    /// [env: OPENCODE_RELAY_TLS_KEY]
+    #[arg(long, value_name = "FILE", help_heading = "Where")]
+    pub tls_key: Option<String>,
+
+    /// A proxy in front of the relay whose Forwarded and X-Forwarded-* are believed: an address, a network, or unix;
+    /// can be given several times
+    ///
+    /// [env: OPENCODE_RELAY_TRUSTED_PROXY, with commas]
+    #[arg(long, value_name = "NETWORK", help_heading = "Where")]
+    pub trusted_proxy: Vec<String>,
+
+    /// A name by which browsers may reach the relay's own pages and streams while opencode has no password, besides
+    /// localhost and the addresses it listens on; can be given several times
+    ///
+    /// [env: OPENCODE_RELAY_ALLOWED_HOST, with commas]
+    #[arg(long, value_name = "NAME", help_heading = "Where")]
+    pub allowed_host: Vec<String>,
 
     /// The opencode to stand beside, http://HOST:PORT; instead of a command
     ///
@@ -123,6 +156,61 @@ pub struct Flags {
     #[arg(long, value_name = "DURATION", help_heading = "Clients")]
     pub start_timeout: Option<String>,
 
+    /// Most connections at a time; further callers wait [default: 16384]
+    ///
+    /// [env: OPENCODE_RELAY_MAX_CONNECTIONS]
+    #[arg(long, value_name = "NUMBER", help_heading = "Limits")]
+    pub max_connections: Option<String>,
+
+    /// Most connections of one client address at a time; further ones are closed [default: 8192]
+    ///
+    /// [env: OPENCODE_RELAY_MAX_CONNECTIONS_PER_ADDRESS]
+    #[arg(long, value_name = "NUMBER|off", help_heading = "Limits")]
+    pub max_connections_per_address: Option<String>,
+
+    /// Most requests at opencode at a time; more get 503 [default: 1024]
+    ///
+    /// [env: OPENCODE_RELAY_MAX_REQUESTS]
+    #[arg(long, value_name = "NUMBER", help_heading = "Limits")]
+    pub max_requests: Option<String>,
+
+    /// Most WebSockets at a time; more get 503 [default: 1024]
+    ///
+    /// [env: OPENCODE_RELAY_MAX_SOCKETS]
+    #[arg(long, value_name = "NUMBER", help_heading = "Limits")]
+    pub max_sockets: Option<String>,
+
+    /// Most bytes of a request's body; more gets 413 [default: off]
+    ///
+    /// [env: OPENCODE_RELAY_MAX_BODY]
+    #[arg(long, value_name = "SIZE|off", help_heading = "Limits")]
+    pub max_body: Option<String>,
+
+    /// How long a request's head may take [default: 30s]
+    ///
+    /// [env: OPENCODE_RELAY_HEAD_TIMEOUT]
+    #[arg(long, value_name = "DURATION", help_heading = "Limits")]
+    pub head_timeout: Option<String>,
+
+    /// How long a connection may stand still between two requests or in the middle of one; not for event streams,
+    /// WebSockets, and while opencode is thinking [default: 2m]
+    ///
+    /// [env: OPENCODE_RELAY_IDLE_TIMEOUT]
+    #[arg(long, value_name = "DURATION", help_heading = "Limits")]
+    pub idle_timeout: Option<String>,
+
+    /// How long a connection to opencode may take [default: 5s]
+    ///
+    /// [env: OPENCODE_RELAY_CONNECT_TIMEOUT]
+    #[arg(long, value_name = "DURATION", help_heading = "Limits")]
+    pub connect_timeout: Option<String>,
+
+    /// How long opencode may take to begin an answer [default: off]
+    ///
+    /// [env: OPENCODE_RELAY_ANSWER_TIMEOUT]
+    #[arg(long, value_name = "DURATION|off", help_heading = "Limits")]
+    pub answer_timeout: Option<String>,
+
     /// A file whose first line is opencode's password; instead of OPENCODE_SERVER_PASSWORD
     ///
     /// [env: OPENCODE_RELAY_PASSWORD_FILE]
@@ -183,14 +271,28 @@ impl Flags {
             ("journal_age", self.journal_age),
             ("stall_timeout", self.stall_timeout),
             ("start_timeout", self.start_timeout),
+            ("socket_mode", self.socket_mode),
+            ("tls_certificate", self.tls_certificate),
+            ("tls_key", self.tls_key),
+            ("max_connections", self.max_connections),
+            ("max_connections_per_address", self.max_connections_per_address),
+            ("max_requests", self.max_requests),
+            ("max_sockets", self.max_sockets),
+            ("max_body", self.max_body),
+            ("head_timeout", self.head_timeout),
+            ("idle_timeout", self.idle_timeout),
+            ("connect_timeout", self.connect_timeout),
+            ("answer_timeout", self.answer_timeout),
             ("password_file", self.password_file),
             ("username", self.username),
             ("log_format", self.log_format),
             ("log_level", self.log_level),
         ];
         let single = single.into_iter().filter_map(|(key, value)| Some((key, vec![value?])));
+        let lists =
+            [("listen", self.listen), ("trusted_proxy", self.trusted_proxy), ("allowed_host", self.allowed_host)];
         Input {
-            flags: single.chain([("listen", self.listen)]).collect(),
+            flags: single.chain(lists).collect(),
             file: self.config,
             command: self.command,
             environment: environment.into_iter().collect(),
@@ -230,9 +332,12 @@ mod tests {
     fn every_flag_reaches_its_setting() {
         let line = "--upstream bad --log bad --witness bad --grace bad --watch-state bad --emit-bare=bad --journal bad --journal-bytes bad \
             --state-dir= --journal-age bad --stall-timeout bad --start-timeout bad --password-file /nowhere --username a:b \
-            --log-format bad --log-level a=b=c --listen bad";
+            --log-format bad --log-level a=b=c --listen bad --socket-mode bad --tls-certificate= --tls-key= --trusted-proxy bad \
+            --allowed-host a:b --max-connections bad --max-connections-per-address bad --max-requests bad --max-sockets bad \
+            --max-body bad --head-timeout bad --idle-timeout bad --connect-timeout bad --answer-timeout bad";
         let mistakes = flags(line).load([]).unwrap_err();
-        assert_eq!(mistakes.0.len(), 17, "{mistakes}");
+        let keys: std::collections::BTreeSet<&str> = mistakes.0.iter().map(|mistake| mistake.key.as_str()).collect();
+        assert_eq!(keys.len(), 31, "{mistakes}");
     }
 
     #[test]

@@ -7,8 +7,11 @@ pub(super) const PREFIX: &str = "OPENCODE_RELAY_";
 pub(super) const CONFIG_VARIABLE: &str = "OPENCODE_RELAY_CONFIG";
 
 /// All keys, as they stand in the file.
-pub(super) const KEYS: [&str; 17] = [
+pub(super) const KEYS: [&str; 31] = [
     "listen",
+    "socket_mode",
+    "tls_certificate",
+    "tls_key",
     "upstream",
     "log",
     "witness",
@@ -17,7 +20,18 @@ pub(super) const KEYS: [&str; 17] = [
     "journal_bytes",
     "journal_age",
     "stall_timeout",
+    "max_connections",
+    "max_connections_per_address",
+    "max_requests",
+    "max_sockets",
+    "max_body",
+    "head_timeout",
+    "idle_timeout",
     "start_timeout",
+    "connect_timeout",
+    "answer_timeout",
+    "trusted_proxy",
+    "allowed_host",
     "grace",
     "watch_state",
     "emit_bare",
@@ -26,6 +40,9 @@ pub(super) const KEYS: [&str; 17] = [
     "log_format",
     "log_level",
 ];
+
+/// The keys that can have several values: an array in the file, commas in the variable, a flag that is repeated.
+pub(super) const LISTS: [&str; 3] = ["listen", "trusted_proxy", "allowed_host"];
 
 /// The key of this name, with a lifetime that outlives the name.
 pub(super) fn find(name: &str) -> Option<&'static str> {

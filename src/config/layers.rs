@@ -63,7 +63,7 @@ fn read_environment(input: &Input, mistakes: &mut Mistakes) -> (Layers, Option<P
             }
             continue;
         };
-        let values = if key == "listen" {
+        let values = if keys::LISTS.contains(&key) {
             value.split(',').map(|value| value.trim().to_owned()).filter(|value| !value.is_empty()).collect()
         } else {
             vec![value.to_owned()]
@@ -112,7 +112,7 @@ fn read_file(path: PathBuf, layers: &mut Layers, mistakes: &mut Mistakes) {
             continue;
         };
         let values = match (key, value) {
-            ("listen", toml::Value::Array(values)) => values.into_iter().map(scalar).collect(),
+            (key, toml::Value::Array(values)) if keys::LISTS.contains(&key) => values.into_iter().map(scalar).collect(),
             (_, value) => scalar(value).map(|value| vec![value]),
         };
         match values {

@@ -13,7 +13,6 @@ mod value;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,7 +21,9 @@ pub use secret::{Credentials, Secret};
 
 pub use crate::telemetry::Format as LogFormat;
 
+use crate::http::Endpoint;
 use crate::ingest::log::Source;
+use crate::proxy::TrustedProxy;
 
 /// What was written, before anything is checked.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +42,11 @@ pub struct Input {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where clients connect.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Endpoint>,
+    /// The rights of the unix sockets in `listen`.
+    pub socket_mode: u32,
+    /// What the relay shows to clients that speak TLS.
+    pub tls: Option<Tls>,
     /// How the relay stands to opencode.
     pub shape: Shape,
     /// Where the bus log is read beside a running opencode. [`Source::None`] for the parent shape, which reads the command's
@@ -57,8 +62,30 @@ pub struct Config {
     pub journal_age: Duration,
     /// How long a client may take nothing of its stream before the stream is ended.
     pub stall_timeout: Duration,
+    /// Most connections at a time.
+    pub max_connections: usize,
+    /// Most connections of one client address at a time.
+    pub max_connections_per_address: Option<usize>,
+    /// Most requests at opencode at a time.
+    pub max_requests: usize,
+    /// Most upgraded connections at a time.
+    pub max_sockets: usize,
+    /// Most bytes of a request's body.
+    pub max_body: Option<u64>,
+    /// How long a request's head may take.
+    pub head_timeout: Duration,
+    /// How long a connection may be idle between requests or stop within one.
+    pub idle_timeout: Duration,
     /// How long requests wait for the first start of opencode.
     pub start_timeout: Duration,
+    /// How long a connection to opencode may take to be made.
+    pub connect_timeout: Duration,
+    /// How long opencode may take to begin an answer.
+    pub answer_timeout: Option<Duration>,
+    /// Whose `Forwarded` and `X-Forwarded-*` are believed.
+    pub trusted_proxy: Vec<TrustedProxy>,
+    /// Names by which the relay's own pages may be reached while there is no password, in lower case.
+    pub allowed_host: Vec<String>,
     /// How long a line of the bus log may stay without its event before the state is read.
     pub grace: Duration,
     /// How often the newest sessions are looked at while somebody listens; `None` for never.
@@ -73,6 +100,15 @@ pub struct Config {
     pub log_level: String,
     /// What is allowed but probably not meant; for the log at start.
     pub warnings: Vec<String>,
+}
+
+/// The files of a certificate, in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate, with those that lead from it to its root.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// How the relay stands to opencode.

@@ -7,15 +7,27 @@ use std::time::Duration;
 use super::layers::{Given, Layers};
 use super::mistake::{Mistakes, Origin};
 use super::value::{self, Wrong};
-use super::{Config, Credentials, Input, Journal, LogFormat, Secret, Shape, Upstream, Witness};
+use super::{Config, Credentials, Input, Journal, LogFormat, Secret, Shape, Tls, Upstream, Witness};
+use crate::http::Endpoint;
 use crate::ingest::log::Source;
 
 /// Where clients connect: opencode's own port plus one, on this machine only.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4097);
+/// The rights of a unix socket: whoever can write to it can run commands as opencode.
+const SOCKET_MODE: u32 = 0o600;
 const JOURNAL_BYTES: u64 = 256 << 20;
 const JOURNAL_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Above the 10 s between heartbeats, so that a client is only given up after it took none of two.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_CONNECTIONS: usize = 16384;
+/// Half of all, so that one client address cannot keep the others out.
+const MAX_CONNECTIONS_PER_ADDRESS: usize = 8192;
+const MAX_REQUESTS: usize = 1024;
+const MAX_SOCKETS: usize = 1024;
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longer than usual clients keep a connection (Node 4 s, browsers 90 to 115 s), so that they close it and not the relay.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// opencode takes 1 to 8 s from its start to listening (FACTS §4).
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// A frame comes 263 ms after its log line at worst (FACTS §2).
@@ -65,7 +77,9 @@ impl<'a> Reader<'a> {
 pub(super) fn resolve(layers: &Layers, input: &Input, mistakes: &mut Mistakes) -> Option<Config> {
     let mut warnings = Vec::new();
     let mut reader = Reader { layers, mistakes };
-    let listen = reader.all("listen", value::address).unwrap_or_else(|| vec![LISTEN]);
+    let listen = reader.all("listen", value::endpoint).unwrap_or_else(|| vec![LISTEN.into()]);
+    let socket_mode = reader.one("socket_mode", value::mode).unwrap_or(SOCKET_MODE);
+    let tls = tls(&mut reader, &listen);
     let witness = reader.one("witness", value::witness).unwrap_or_default();
     let upstream = reader.one("upstream", value::upstream);
     let log = reader.one("log", value::source);
@@ -74,8 +88,22 @@ pub(super) fn resolve(layers: &Layers, input: &Input, mistakes: &mut Mistakes) -
     let journal_age = reader.one("journal_age", value::duration).unwrap_or(JOURNAL_AGE);
     let stall_timeout = reader.one("stall_timeout", value::duration).unwrap_or(STALL_TIMEOUT);
     let start_timeout = reader.one("start_timeout", value::duration).unwrap_or(START_TIMEOUT);
+    let max_connections = reader.one("max_connections", value::count).unwrap_or(MAX_CONNECTIONS);
+    let max_connections_per_address = reader
+        .one("max_connections_per_address", |text| value::or_off(text, value::count))
+        .unwrap_or(Some(MAX_CONNECTIONS_PER_ADDRESS));
+    let max_requests = reader.one("max_requests", value::count).unwrap_or(MAX_REQUESTS);
+    let max_sockets = reader.one("max_sockets", value::count).unwrap_or(MAX_SOCKETS);
+    let max_body = reader.one("max_body", |text| value::or_off(text, value::size)).unwrap_or(None);
+    let head_timeout = reader.one("head_timeout", value::duration).unwrap_or(HEAD_TIMEOUT);
+    let idle_timeout = reader.one("idle_timeout", value::duration).unwrap_or(IDLE_TIMEOUT);
+    let connect_timeout = reader.one("connect_timeout", value::duration).unwrap_or(CONNECT_TIMEOUT);
+    let answer_timeout = reader.one("answer_timeout", |text| value::or_off(text, value::duration)).unwrap_or(None);
+    let trusted_proxy = reader.all("trusted_proxy", value::trusted_proxy).unwrap_or_default();
+    let allowed_host = reader.all("allowed_host", value::host).unwrap_or_default();
     let grace = reader.one("grace", value::duration).unwrap_or(GRACE);
-    let watch_state = reader.one("watch_state", value::period).unwrap_or(Some(WATCH_STATE));
+    let watch_state =
+        reader.one("watch_state", |text| value::or_off(text, value::duration)).unwrap_or(Some(WATCH_STATE));
     let emit_bare = reader.one("emit_bare", value::switch).unwrap_or(false);
     let log_format = reader.one("log_format", value::log_format).unwrap_or(LogFormat::Text);
     let log_level = reader.one("log_level", value::log_level).unwrap_or_else(|| LOG_LEVEL.to_owned());
@@ -84,6 +112,8 @@ pub(super) fn resolve(layers: &Layers, input: &Input, mistakes: &mut Mistakes) -
     let (shape, log) = shape(&mut reader, input, witness, upstream, log, &mut warnings)?;
     Some(Config {
         listen,
+        socket_mode,
+        tls,
         shape,
         log,
         witness,
@@ -91,7 +121,18 @@ pub(super) fn resolve(layers: &Layers, input: &Input, mistakes: &mut Mistakes) -
         journal_bytes,
         journal_age,
         stall_timeout,
+        max_connections,
+        max_connections_per_address,
+        max_requests,
+        max_sockets,
+        max_body,
+        head_timeout,
+        idle_timeout,
         start_timeout,
+        connect_timeout,
+        answer_timeout,
+        trusted_proxy,
+        allowed_host,
         grace,
         watch_state,
         emit_bare,
@@ -141,12 +182,40 @@ fn default_state_dir(input: &Input) -> Option<PathBuf> {
     })
 }
 
-fn check_listen(listen: &[SocketAddr], reader: &mut Reader<'_>) {
+/// The certificate, which is there exactly when somebody is to see it.
+fn tls(reader: &mut Reader<'_>, listen: &[Endpoint]) -> Option<Tls> {
+    let certificate = reader.one("tls_certificate", value::file);
+    let key = reader.one("tls_key", value::file);
+    let is_wanted = listen.iter().any(|endpoint| matches!(endpoint, Endpoint::Tcp { is_tls: true, .. }));
+    for (name, remedy) in [
+        ("tls_certificate", "Add --tls-certificate FILE, with the certificate in PEM"),
+        ("tls_key", "Add --tls-key FILE, with the certificate's private key in PEM"),
+    ] {
+        match reader.given(name) {
+            None if is_wanted => {
+                reader.mistakes.add_general(name, "an address to listen on begins with https://", remedy)
+            }
+            Some(given) if !is_wanted => {
+                let remedy = "Write https:// before that address, as --listen https://127.0.0.1:4443";
+                reader.mistakes.add(name, None, &given.origin, "no address to listen on begins with https://", remedy);
+            }
+            _ => {}
+        }
+    }
+    Some(Tls { certificate: certificate?, key: key? })
+}
+
+fn check_listen(listen: &[Endpoint], reader: &mut Reader<'_>) {
     let Some(given) = reader.given("listen") else { return };
-    for (index, address) in listen.iter().enumerate() {
+    let place = |endpoint: &Endpoint| match endpoint {
+        Endpoint::Tcp { address, .. } => Err(*address),
+        Endpoint::Unix { path } => Ok(path.clone()),
+    };
+    for (index, endpoint) in listen.iter().enumerate() {
         // Port 0 means "any free one", so it may stand there twice.
-        if address.port() != 0 && listen[..index].contains(address) {
-            let value = address.to_string();
+        let is_any = matches!(endpoint, Endpoint::Tcp { address, .. } if address.port() == 0);
+        if !is_any && listen[..index].iter().any(|other| place(other) == place(endpoint)) {
+            let value = endpoint.to_string();
             reader.mistakes.add("listen", Some(&value), &given.origin, "it is there twice", "Remove one");
         }
     }

@@ -66,7 +66,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
     assert_eq!(config.grace, Duration::from_secs(3));
     assert_eq!(config.stall_timeout, Duration::from_secs(2));
     assert_eq!(config.journal_age, Duration::from_secs(1));
-    assert_eq!(config.listen, ["[::1]:2".parse().unwrap(), "[::1]:3".parse().unwrap()]);
+    assert_eq!(config.listen, ["http://[::1]:2".parse().unwrap(), "[::1]:3".parse().unwrap()]);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn contradictions_are_reported() {
     }
     let mut twice = input("x serve", &[], &[]);
     twice.flags.push(("listen", vec!["[::1]:1".to_owned(), "[::1]:1".to_owned()]));
-    assert!(mistakes(&twice).contains("listen = \"[::1]:1\" (flag --listen): it is there twice"));
+    assert!(mistakes(&twice).contains("listen = \"http://[::1]:1\" (flag --listen): it is there twice"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Reading single values. Each error says what is wrong, and what to write instead.
 
-use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +8,9 @@ use jiff::SignedDuration;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::{LogFormat, Upstream, Witness};
+use crate::http::{Endpoint, EndpointError};
 use crate::ingest::log::Source;
+use crate::proxy::{TrustedProxy, TrustedProxyError};
 
 /// Why a value is no value: the problem, and the remedy.
 pub(super) type Wrong = (String, String);
@@ -17,10 +19,43 @@ fn wrong<T>(problem: impl Into<String>, remedy: impl Into<String>) -> Result<T, 
     Err((problem.into(), remedy.into()))
 }
 
-pub(super) fn address(text: &str) -> Result<SocketAddr, Wrong> {
-    text.parse().or_else(|_| {
-        wrong("not an address to listen on", "Write an IP address and a port, as 127.0.0.1:4097 or [::1]:4097")
-    })
+pub(super) fn endpoint(text: &str) -> Result<Endpoint, Wrong> {
+    const REMEDY: &str =
+        "Write an IP address and a port, as 127.0.0.1:4097 or [::1]:4097, the same behind https://, or unix:/PATH";
+    text.parse().or_else(|error: EndpointError| wrong(error.to_string(), REMEDY))
+}
+
+/// The rights of a file, in octal digits.
+pub(super) fn mode(text: &str) -> Result<u32, Wrong> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 && text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(mode),
+        _ => wrong("not the rights of a file", "Write octal digits, as 600 or 0660"),
+    }
+}
+
+pub(super) fn trusted_proxy(text: &str) -> Result<TrustedProxy, Wrong> {
+    const REMEDY: &str = "Write an IP address, a network as 10.0.0.0/8, or unix";
+    text.parse().or_else(|error: TrustedProxyError| wrong(error.to_string(), REMEDY))
+}
+
+/// A name as it stands in `Host`, without a port; or `*`.
+pub(super) fn host(text: &str) -> Result<String, Wrong> {
+    let is_name = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+    if is_name || text == "*" || text.parse::<std::net::IpAddr>().is_ok() {
+        return Ok(text.to_ascii_lowercase());
+    }
+    wrong("not the name of a host", "Write the name or address alone, as relay.example, without scheme and port; or *")
+}
+
+/// A number above zero.
+pub(super) fn count(text: &str) -> Result<usize, Wrong> {
+    let number = text.parse::<NonZeroUsize>().map(NonZeroUsize::get);
+    number.or_else(|_| wrong("not a number above zero", "Write a whole number, as 1024"))
+}
+
+/// A value, or `off`.
+pub(super) fn or_off<T>(text: &str, parse: fn(&str) -> Result<T, Wrong>) -> Result<Option<T>, Wrong> {
+    if text.trim() == "off" { Ok(None) } else { parse(text).map(Some) }
 }
 
 pub(super) fn source(text: &str) -> Result<Source, Wrong> {
@@ -68,6 +103,10 @@ pub(super) fn journal(text: &str) -> Result<bool, Wrong> {
     }
 }
 
+pub(super) fn file(text: &str) -> Result<PathBuf, Wrong> {
+    if text.is_empty() { wrong("no file", "Write a path") } else { Ok(text.into()) }
+}
+
 pub(super) fn folder(text: &str) -> Result<PathBuf, Wrong> {
     if text.is_empty() { wrong("no folder", "Write a path, as /var/lib/opencode-relay") } else { Ok(text.into()) }
 }
@@ -91,11 +130,6 @@ pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
         Ok(duration) if !duration.is_zero() => Ok(duration),
         _ => wrong("not more than zero", REMEDY),
     }
-}
-
-/// A duration above zero, or `off`.
-pub(super) fn period(text: &str) -> Result<Option<Duration>, Wrong> {
-    if text.trim() == "off" { Ok(None) } else { duration(text).map(Some) }
 }
 
 /// A size above zero, in bytes.
@@ -232,6 +266,24 @@ mod tests {
     }
 
     #[test]
+    fn reads_modes_counts_and_hosts() {
+        assert_eq!((mode("600"), mode("0660"), mode("0")), (Ok(0o600), Ok(0o660), Ok(0)));
+        for text in ["", "8", "1777", "u+r", "+600", "-1"] {
+            assert!(mode(text).is_err(), "{text}");
+        }
+        assert_eq!(count("7"), Ok(7));
+        for text in ["", "0", "-1", "1.5", "many"] {
+            assert!(count(text).is_err(), "{text}");
+        }
+        assert_eq!(or_off("off", count), Ok(None));
+        assert_eq!(host("Relay.Example").as_deref(), Ok("relay.example"));
+        assert!(host("*").is_ok() && host("::1").is_ok() && host("10.0.0.1").is_ok());
+        for text in ["", "http://a", "a:1", "[::1]", "*.a", "a b"] {
+            assert!(host(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn reads_levels() {
         for text in ["info", "INFO", "warn,opencode_relay::proxy=debug"] {
             assert!(log_level(text).is_ok(), "{text}");
@@ -244,7 +296,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_panics(text in "\\PC{0,40}") {
-            let _ = (upstream(&text), size(&text), duration(&text), address(&text), source(&text), log_level(&text));
+            let _ = (upstream(&text), size(&text), duration(&text), endpoint(&text), mode(&text), host(&text), trusted_proxy(&text), count(&text), source(&text), log_level(&text));
             let _ = upstream(&format!("http://{text}"));
         }
     }

@@ -4,7 +4,6 @@
 //! Origin, and hands a refusal through. Only when opencode cannot be asked, and the relay holds the password itself,
 //! does it compare on its own.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use serde::Deserialize;
 use subtle::ConstantTimeEq;
 use tokio::time::{Instant, timeout};
 
-use crate::proxy::{self, Failure, Proxy, ProxyBody, answer, query};
+use crate::proxy::{self, Caller, Failure, Proxy, ProxyBody, answer, query};
 
 /// How long opencode may take to say whom it admits. The first question for a directory boots an instance: seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -94,11 +93,11 @@ impl Admission {
         wants: Wants,
         uri: &Uri,
         headers: &HeaderMap,
-        peer: SocketAddr,
+        caller: &Caller,
     ) -> Result<Grant, Refusal> {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
-            if let Ok(verdict) = timeout(ATTEMPT, self.ask(wants, uri, headers, peer)).await {
+            if let Ok(verdict) = timeout(ATTEMPT, self.ask(wants, uri, headers, caller)).await {
                 return verdict;
             }
         }
@@ -109,12 +108,12 @@ impl Admission {
         ))
     }
 
-    async fn ask(&self, wants: Wants, uri: &Uri, headers: &HeaderMap, peer: SocketAddr) -> Result<Grant, Refusal> {
+    async fn ask(&self, wants: Wants, uri: &Uri, headers: &HeaderMap, caller: &Caller) -> Result<Grant, Refusal> {
         let mut headers = headers.clone();
         if wants == Wants::Server {
             headers.remove("x-opencode-directory");
         }
-        let response = match self.proxy.ask(&question(wants, uri), &headers, peer).await {
+        let response = match self.proxy.ask(&question(wants, uri), &headers, caller).await {
             Ok(response) => response,
             Err(failure) if failure.is_outage() => return self.admit_alone(wants, uri, &headers, &failure),
             Err(failure) => return Err(Box::new(failure.answer().map(ProxyBody::from))),

@@ -4,12 +4,12 @@
 
 mod admission;
 mod body;
+mod listen;
 mod relay;
 mod server;
 mod socket;
 mod sse;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,6 +19,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 pub use self::admission::Credentials;
+pub use self::listen::{Endpoint, EndpointError, Listener};
 pub use self::relay::{Ready, Status};
 pub use self::server::serve;
 pub use self::sse::Clients;
@@ -30,7 +31,7 @@ use self::socket::Socket;
 use self::sse::Wish;
 use crate::event::View;
 use crate::hub::Hub;
-use crate::proxy::{Proxy, ProxyBody, answer};
+use crate::proxy::{Caller, Proxy, ProxyBody, answer};
 use crate::stop::Stop;
 
 /// The front's settings.
@@ -46,8 +47,16 @@ pub struct Options {
     pub grace: Duration,
     /// Most connections at a time; further callers wait in the kernel's backlog.
     pub connections: usize,
-    /// How long a request's head may take, and a connection may be idle between two requests.
+    /// Most connections of one client address at a time; more are closed at once.
+    pub connections_per_address: Option<usize>,
+    /// How long a request's head may take; then the connection is closed.
     pub head_timeout: Duration,
+    /// How long a connection may be idle between two requests, or take nothing of an answer; then it is closed. Not for
+    /// event streams (see `stall_timeout`) and upgraded connections.
+    pub idle_timeout: Duration,
+    /// Names by which browsers may reach the relay's own pages and streams while opencode has no password, besides
+    /// `localhost` and the addresses it listens on. `*` is any.
+    pub allowed_hosts: Vec<String>,
 }
 
 impl Default for Options {
@@ -57,8 +66,11 @@ impl Default for Options {
             stall_timeout: Duration::from_secs(60),
             heartbeat: sse::HEARTBEAT,
             grace: Duration::from_secs(10),
-            connections: 8192,
-            head_timeout: Duration::from_secs(60),
+            connections: 16384,
+            connections_per_address: Some(8192),
+            head_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(120),
+            allowed_hosts: Vec::new(),
         }
     }
 }
@@ -165,14 +177,14 @@ impl Front {
     }
 
     /// Answers one request of the connection `socket`. Logs never show queries: they can hold `auth_token`.
-    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr, socket: &Socket) -> Response<AnswerBody> {
+    async fn answer(&self, request: Request<Incoming>, caller: &Caller, socket: &Socket) -> Response<AnswerBody> {
         let has_api = self.api_event.load(Ordering::Relaxed);
         let (method, version) = (request.method().clone(), request.version());
         let path = request.uri().path().to_owned();
         let response = match route(&method, &path, request.headers(), has_api) {
-            Route::Proxy => self.proxy.forward(request, peer).await.map(AnswerBody::from),
-            Route::Stream { view, session } => self.stream(view, session, &request, peer, socket).await,
-            Route::Page(page) => self.page(page, &request, peer).await.map(AnswerBody::from),
+            Route::Proxy => self.proxy.forward(request, caller).await.map(AnswerBody::from),
+            Route::Stream { view, session } => self.stream(view, session, &request, caller, socket).await,
+            Route::Page(page) => self.page(page, &request, caller).await.map(AnswerBody::from),
             Route::WrongMethod => own(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "MethodNotAllowedError",
@@ -184,19 +196,19 @@ impl Front {
                 "the relay has no such page; there are /_relay/health, /_relay/ready and /_relay/status",
             ),
         };
-        tracing::debug!(%method, path, status = response.status().as_u16(), %peer, "answered");
+        tracing::debug!(%method, path, status = response.status().as_u16(), peer = %caller.peer, "answered");
         if version == Version::HTTP_10 { response.map(|body| body.reset_on_error(socket.clone())) } else { response }
     }
 
     /// Asks opencode, but not beyond a stop: what it would admit to has ended then.
-    async fn admit(&self, wants: Wants, request: &Request<Incoming>, peer: SocketAddr) -> Result<Grant, Refusal> {
-        let verdict = self.admission.admit(wants, request.uri(), request.headers(), peer);
+    async fn admit(&self, wants: Wants, request: &Request<Incoming>, caller: &Caller) -> Result<Grant, Refusal> {
+        let verdict = self.admission.admit(wants, request.uri(), request.headers(), caller);
         self.streams.or(verdict).await.unwrap_or_else(|| Err(stopping()))
     }
 
-    async fn page(&self, page: Page, request: &Request<Incoming>, peer: SocketAddr) -> Response<ProxyBody> {
+    async fn page(&self, page: Page, request: &Request<Incoming>, caller: &Caller) -> Response<ProxyBody> {
         let cors = if page.is_guarded() {
-            match self.admit(Wants::Server, request, peer).await {
+            match self.admit(Wants::Server, request, caller).await {
                 Ok(grant) => grant.cors,
                 Err(refusal) => return *refusal,
             }
@@ -213,7 +225,7 @@ impl Front {
         view: View,
         session: Option<&str>,
         request: &Request<Incoming>,
-        peer: SocketAddr,
+        caller: &Caller,
         socket: &Socket,
     ) -> Response<AnswerBody> {
         let (uri, headers) = (request.uri(), request.headers());
@@ -221,7 +233,7 @@ impl Front {
             View::Instance | View::Session => Wants::Instance,
             View::Global | View::Api => Wants::Server,
         };
-        let grant = match self.admit(wants, request, peer).await {
+        let grant = match self.admit(wants, request, caller).await {
             Ok(grant) => grant,
             Err(refusal) => return (*refusal).map(AnswerBody::from),
         };
@@ -234,7 +246,7 @@ impl Front {
             }
         };
         if let Err(error) = socket.carry_stream(self.stall_timeout) {
-            tracing::debug!(%peer, %error, "a stream's socket keeps its usual limits");
+            tracing::debug!(peer = %caller.peer, %error, "a stream's socket keeps its usual limits");
         }
         if let Some(directory) = &grant.directory {
             (self.admitted)(directory.clone());

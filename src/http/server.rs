@@ -15,8 +15,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 
+use super::listen::Listener;
 use super::socket::Socket;
 use super::{Front, Parts};
+use crate::proxy::{Caller, Peer};
 use crate::stop::{Stop, Tasks};
 
 /// How long accepting rests after an error that would come again at once, such as no free descriptor.
@@ -34,7 +36,7 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 /// requests finished within [`Options::grace`](super::Options::grace), what is left dropped.
 ///
 /// Sockets (upgraded connections) are the proxy's: pull its stop when this has returned.
-pub async fn serve(listeners: Vec<TcpListener>, parts: Parts, tasks: Tasks, stop: Stop) {
+pub async fn serve(listeners: Vec<Listener>, parts: Parts, tasks: Tasks, stop: Stop) {
     let grace = parts.options.grace;
     let server = Server {
         room: Arc::new(Semaphore::new(parts.options.connections)),
@@ -51,7 +53,7 @@ pub async fn serve(listeners: Vec<TcpListener>, parts: Parts, tasks: Tasks, stop
 
     let accepting: Vec<_> = listeners
         .into_iter()
-        .map(|listener| server.tasks.spawn("listener", accept(server.clone(), listener, stop.clone())))
+        .map(|listener| server.tasks.spawn("listener", accept(server.clone(), listener.0, stop.clone())))
         .collect();
     for listener in accepting {
         let _ = listener.await;
@@ -131,7 +133,8 @@ async fn connection(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, pe
         let socket = socket.clone();
         service_fn(move |request| {
             let (front, socket) = (front.clone(), socket.clone());
-            async move { Ok::<_, Infallible>(front.answer(request, peer, &socket).await) }
+            let caller = Caller { peer: Peer::Ip(peer), is_tls: false, interim: None };
+            async move { Ok::<_, Infallible>(front.answer(request, &caller, &socket).await) }
         })
     };
     let mut builder = http1::Builder::new();

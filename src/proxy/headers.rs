@@ -2,13 +2,15 @@
 //!
 //! Both directions use the same [`strip`], so that a field which speaks to one neighbour never reaches the other.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{Uri, Version};
+
+use super::caller::Peer;
 
 /// Fields that speak to the next hop only (RFC 9110 §7.6.1), and those that older peers mean so.
 /// `Trailer` is not among them: without it hyper would not send the trailers on.
@@ -92,28 +94,32 @@ fn split(list: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// What this hop says about the client: who it was, how it came, which host it asked for.
 pub(super) struct Came<'a> {
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
     pub(super) version: Version,
     pub(super) via: &'a str,
 }
 
 /// Adds `Via`, `Forwarded` and `X-Forwarded-*`; call it after [`strip`], so that no `Connection` line can remove them.
 pub(super) fn add_forwarded(headers: &mut HeaderMap, came: &Came<'_>) {
-    let peer = canonical(came.peer.ip());
+    let peer = match came.peer {
+        Peer::Ip(address) => Some(address.ip().to_canonical()),
+        Peer::Unix => None,
+    };
     let received = if came.version == Version::HTTP_10 { "1.0" } else { "1.1" };
     append(headers, VIA, &format!("{received} {}", came.via));
 
     let host = headers.get(HOST).cloned();
     let mut element = match peer {
-        IpAddr::V4(ip) => format!("for={ip};proto=http"),
-        IpAddr::V6(ip) => format!("for=\"[{ip}]\";proto=http"),
+        Some(IpAddr::V4(ip)) => format!("for={ip};proto=http"),
+        Some(IpAddr::V6(ip)) => format!("for=\"[{ip}]\";proto=http"),
+        None => "for=unknown;proto=http".to_owned(),
     };
     if let Some(host) = host.as_ref().and_then(|host| host.to_str().ok()) {
         element.push_str(";host=");
         element.push_str(&quoted(host));
     }
     append(headers, FORWARDED, &element);
-    append(headers, X_FORWARDED_FOR, &peer.to_string());
+    append(headers, X_FORWARDED_FOR, &peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string()));
     // A hop before this one knows better how the client came; these two are single values by custom.
     headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
     if let Some(host) = host {
@@ -150,11 +156,6 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
-}
-
-/// An IPv4 client of a dual-stack listener is an IPv4 client.
-fn canonical(ip: IpAddr) -> IpAddr {
-    ip.to_canonical()
 }
 
 #[cfg(test)]
@@ -201,7 +202,7 @@ mod tests {
     #[test]
     fn tells_the_upstream_who_came() {
         let mut map = headers(&[("host", "a\"b:1"), ("x-forwarded-for", "9.9.9.9"), ("via", "1.0 fred")]);
-        let peer = "[::ffff:10.0.0.1]:5".parse().unwrap();
+        let peer = Peer::Ip("[::ffff:10.0.0.1]:5".parse().unwrap());
         add_forwarded(&mut map, &Came { peer, version: Version::HTTP_11, via: "relay-1" });
         assert_eq!(map["x-forwarded-for"], "9.9.9.9, 10.0.0.1");
         assert_eq!(map["via"], "1.0 fred, 1.1 relay-1");
@@ -210,7 +211,10 @@ mod tests {
         assert_eq!(map["x-forwarded-host"], "a\"b:1");
         assert!(passed_through(&map, "relay-1"));
         assert!(!passed_through(&map, "relay-2"));
-        add_forwarded(&mut map, &Came { peer: "[fe80::1]:5".parse().unwrap(), version: Version::HTTP_10, via: "x" });
+        add_forwarded(
+            &mut map,
+            &Came { peer: Peer::Ip("[fe80::1]:5".parse().unwrap()), version: Version::HTTP_10, via: "x" },
+        );
         assert!(map["forwarded"].to_str().unwrap().contains(r#", for="[fe80::1]";proto=http"#));
     }
 

@@ -5,6 +5,7 @@
 //! where a request has been read and ends where its answer is ready to be written.
 
 mod body;
+mod caller;
 mod failure;
 mod headers;
 mod observe;
@@ -31,6 +32,7 @@ use hyper_util::rt::TokioTimer;
 use tokio::sync::{mpsc, watch};
 
 pub use self::body::ProxyBody;
+pub use self::caller::{Caller, Interim, Peer, TrustedProxy, TrustedProxyError};
 pub use self::failure::{Failure, answer};
 pub use self::observe::{BODY_LIMIT, DIRECTORIES, Passed, directory};
 
@@ -108,6 +110,19 @@ pub struct Options {
     /// How long an unused connection to opencode is kept. Node closes after 5 s: staying below that avoids the race
     /// between its closing and our next request.
     pub idle_timeout: Duration,
+    /// How long opencode may take to begin its answer; then the request gets 504. `None` for as long as it wants: a turn
+    /// that is waited for takes minutes.
+    pub answer_timeout: Option<Duration>,
+    /// How long a client may pause while it sends a body; then the request is broken off.
+    pub body_timeout: Duration,
+    /// Most bytes of a request's body; a longer one gets 413.
+    pub body: Option<u64>,
+    /// Most requests at opencode at a time; more get 503.
+    pub requests: usize,
+    /// Most upgraded connections at a time; more get 503.
+    pub sockets: usize,
+    /// Whose `Forwarded` and `X-Forwarded-*` are believed.
+    pub trusted: Vec<TrustedProxy>,
     /// Where to tell what passed.
     pub observer: Option<mpsc::Sender<Passed>>,
 }
@@ -118,6 +133,12 @@ impl Default for Options {
             start_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(4),
+            answer_timeout: None,
+            body_timeout: Duration::from_secs(120),
+            body: None,
+            requests: 1024,
+            sockets: 1024,
+            trusted: Vec::new(),
             observer: None,
         }
     }
@@ -176,8 +197,8 @@ impl Proxy {
     /// Hands a request on and its answer back; what cannot be handed on is answered here, see [`Failure`].
     ///
     /// Dropping the future, or the body of its answer, cancels the request at opencode.
-    pub async fn forward(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<ProxyBody> {
-        self.try_forward(request, peer).await.unwrap_or_else(|failure| {
+    pub async fn forward(&self, request: Request<Incoming>, caller: &Caller) -> Response<ProxyBody> {
+        self.try_forward(request, caller).await.unwrap_or_else(|failure| {
             tracing::debug!(%failure, status = failure.status().as_u16(), "a request was not forwarded");
             failure.answer().map(ProxyBody::from)
         })
@@ -186,17 +207,17 @@ impl Proxy {
     async fn try_forward(
         &self,
         mut request: Request<Incoming>,
-        peer: SocketAddr,
+        caller: &Caller,
     ) -> Result<Response<ProxyBody>, Failure> {
         if request.method() == Method::CONNECT {
             return Err(Failure::Tunnel);
         }
-        let client = hyper::upgrade::on(&mut request);
+        let upgraded = hyper::upgrade::on(&mut request);
         let (parts, body) = request.into_parts();
         let watch = self.watch(&parts);
         // hyper takes a body of unknown length on these methods for no body at all, unless the head says otherwise.
         let chunked = matches!(parts.method, Method::GET | Method::HEAD) && body.size_hint().exact().is_none();
-        let Prepared { mut parts, upgrade } = self.prepare(parts, peer)?;
+        let Prepared { mut parts, upgrade } = self.prepare(parts, caller)?;
         if chunked {
             parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
@@ -204,7 +225,7 @@ impl Proxy {
         if let Some(watch) = watch {
             watch.answered(response.status());
         }
-        self.hand_back(response, upgrade.map(|asked| (asked, client)))
+        self.hand_back(response, upgrade.map(|asked| (asked, upgraded)))
     }
 
     /// Asks opencode a question in a client's name: `GET` of `target` (path and query) with the client's own headers,
@@ -217,7 +238,7 @@ impl Proxy {
         &self,
         target: &str,
         headers: &HeaderMap,
-        peer: SocketAddr,
+        caller: &Caller,
     ) -> Result<Response<ProxyBody>, Failure> {
         const NOT_ASKED: [HeaderName; 11] = [
             http::header::ACCEPT,
@@ -240,7 +261,7 @@ impl Proxy {
             parts.headers.remove(name);
         }
         parts.headers.insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));
-        let Prepared { mut parts, .. } = self.prepare(parts, peer)?;
+        let Prepared { mut parts, .. } = self.prepare(parts, caller)?;
         parts.headers.remove(CONNECTION);
         parts.headers.remove(UPGRADE);
         let response = self.send(Request::from_parts(parts, Outgoing::empty())).await?;
@@ -252,7 +273,7 @@ impl Proxy {
     }
 
     /// Makes a received head one that can be sent on.
-    fn prepare(&self, received: Parts, peer: SocketAddr) -> Result<Prepared, Failure> {
+    fn prepare(&self, received: Parts, caller: &Caller) -> Result<Prepared, Failure> {
         if headers::passed_through(&received.headers, &self.0.name) {
             return Err(Failure::Loop);
         }
@@ -262,7 +283,10 @@ impl Proxy {
         let target = received.uri.path_and_query().cloned().ok_or(Failure::Target)?;
         let hop = headers::strip(&mut parts.headers);
         headers::host_of_absolute_target(&received.uri, &mut parts.headers);
-        headers::add_forwarded(&mut parts.headers, &Came { peer, version: received.version, via: &self.0.name });
+        headers::add_forwarded(
+            &mut parts.headers,
+            &Came { peer: caller.peer, version: received.version, via: &self.0.name },
+        );
         if hop.trailers {
             parts.headers.insert(TE, HeaderValue::from_static("trailers"));
             parts.headers.append(CONNECTION, HeaderValue::from_static("te"));

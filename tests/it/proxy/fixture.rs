@@ -76,7 +76,7 @@ impl Relay {
             ready: Arc::new(move || settings.ready.clone()),
             options: settings.http,
         };
-        let front = http::serve(vec![listener], parts, tasks.clone(), stop.clone());
+        let front = http::serve(vec![listener.into()], parts, tasks.clone(), stop.clone());
         let served = tasks.spawn("front", async move {
             front.await;
             last.pull();

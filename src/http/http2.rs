@@ -8,6 +8,7 @@
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
@@ -20,7 +21,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::body::AnswerBody;
 use super::connection::{Client, Connection};
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Phase};
 use super::refusal::HEAD;
 use super::socket::Socket;
 use crate::stop::{Stop, Tasks};
@@ -89,8 +90,8 @@ where
 }
 
 impl Client {
-    pub(super) async fn http2(&self, io: TlsStream<Socket>) {
-        let exchange = Exchange::new();
+    pub(super) async fn http2(self: &Arc<Self>, io: TlsStream<Socket>) {
+        let exchange = Exchange::new(Phase::Idle);
         let pull = Pull(Stop::new());
         let executor = Executor { tasks: self.ends.tasks.clone(), stop: pull.0.clone() };
         let service = {

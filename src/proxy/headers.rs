@@ -2,15 +2,11 @@
 //!
 //! Both directions use the same [`strip`], so that a field which speaks to one neighbour never reaches the other.
 
-use std::net::IpAddr;
-
+use http::Uri;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
-use http::{Uri, Version};
-
-use super::caller::Peer;
 
 /// Fields that speak to the next hop only (RFC 9110 §7.6.1), and those that older peers mean so.
 /// `Trailer` is not among them: without it hyper would not send the trailers on.
@@ -25,10 +21,6 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     TRANSFER_ENCODING,
     UPGRADE,
 ];
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// What the stripped fields asked of this hop.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -84,52 +76,12 @@ pub(super) fn was_asked(asked: &HeaderValue, chosen: &HeaderValue) -> bool {
     split(chosen.as_bytes()).all(|one| split(asked.as_bytes()).any(|other| other.eq_ignore_ascii_case(one)))
 }
 
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+pub(super) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
     headers.get_all(name).into_iter().flat_map(|value| split(value.as_bytes()))
 }
 
 fn split(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
-}
-
-/// What this hop says about the client: who it was, how it came, which host it asked for.
-pub(super) struct Came<'a> {
-    pub(super) peer: Peer,
-    pub(super) version: Version,
-    pub(super) via: &'a str,
-}
-
-/// Adds `Via`, `Forwarded` and `X-Forwarded-*`; call it after [`strip`], so that no `Connection` line can remove them.
-pub(super) fn add_forwarded(headers: &mut HeaderMap, came: &Came<'_>) {
-    let peer = match came.peer {
-        Peer::Ip(address) => Some(address.ip().to_canonical()),
-        Peer::Unix => None,
-    };
-    let received = if came.version == Version::HTTP_10 { "1.0" } else { "1.1" };
-    append(headers, VIA, &format!("{received} {}", came.via));
-
-    let host = headers.get(HOST).cloned();
-    let mut element = match peer {
-        Some(IpAddr::V4(ip)) => format!("for={ip};proto=http"),
-        Some(IpAddr::V6(ip)) => format!("for=\"[{ip}]\";proto=http"),
-        None => "for=unknown;proto=http".to_owned(),
-    };
-    if let Some(host) = host.as_ref().and_then(|host| host.to_str().ok()) {
-        element.push_str(";host=");
-        element.push_str(&quoted(host));
-    }
-    append(headers, FORWARDED, &element);
-    append(headers, X_FORWARDED_FOR, &peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string()));
-    // A hop before this one knows better how the client came; these two are single values by custom.
-    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
-    if let Some(host) = host {
-        headers.entry(X_FORWARDED_HOST).or_insert(host);
-    }
-}
-
-/// Whether a `Via` line shows that the message already passed through `name`.
-pub(super) fn passed_through(headers: &HeaderMap, name: &str) -> bool {
-    tokens(headers, &VIA).any(|hop| hop.rsplit(|&byte| byte == b' ').next() == Some(name.as_bytes()))
 }
 
 /// RFC 9112 §3.2.2: an absolute target says which host is meant, whatever `Host` says.
@@ -139,23 +91,6 @@ pub(super) fn host_of_absolute_target(uri: &Uri, headers: &mut HeaderMap) {
     {
         headers.insert(HOST, host);
     }
-}
-
-/// Appends to a list field, as one line: some receivers read only the first or only the last line.
-fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    let mut line: Vec<u8> = Vec::with_capacity(value.len());
-    for before in headers.get_all(&name) {
-        line.extend_from_slice(before.as_bytes());
-        line.extend_from_slice(b", ");
-    }
-    line.extend_from_slice(value.as_bytes());
-    if let Ok(line) = HeaderValue::from_bytes(&line) {
-        headers.insert(name, line);
-    }
-}
-
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 #[cfg(test)]
@@ -197,25 +132,6 @@ mod tests {
         let mut map = headers(&[("transfer-encoding", "chunked"), ("content-length", "4")]);
         strip(&mut map);
         assert!(map.is_empty());
-    }
-
-    #[test]
-    fn tells_the_upstream_who_came() {
-        let mut map = headers(&[("host", "a\"b:1"), ("x-forwarded-for", "9.9.9.9"), ("via", "1.0 fred")]);
-        let peer = Peer::Ip("[::ffff:10.0.0.1]:5".parse().unwrap());
-        add_forwarded(&mut map, &Came { peer, version: Version::HTTP_11, via: "relay-1" });
-        assert_eq!(map["x-forwarded-for"], "9.9.9.9, 10.0.0.1");
-        assert_eq!(map["via"], "1.0 fred, 1.1 relay-1");
-        assert_eq!(map["forwarded"], r#"for=10.0.0.1;proto=http;host="a\"b:1""#);
-        assert_eq!(map["x-forwarded-proto"], "http");
-        assert_eq!(map["x-forwarded-host"], "a\"b:1");
-        assert!(passed_through(&map, "relay-1"));
-        assert!(!passed_through(&map, "relay-2"));
-        add_forwarded(
-            &mut map,
-            &Came { peer: Peer::Ip("[fe80::1]:5".parse().unwrap()), version: Version::HTTP_10, via: "x" },
-        );
-        assert!(map["forwarded"].to_str().unwrap().contains(r#", for="[fe80::1]";proto=http"#));
     }
 
     #[test]

@@ -7,20 +7,21 @@
 mod body;
 mod caller;
 mod failure;
+mod forwarded;
 mod headers;
 mod observe;
 pub mod query;
+mod target;
 mod tunnel;
 
 use std::hash::{BuildHasher, Hasher};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -35,9 +36,10 @@ pub use self::body::ProxyBody;
 pub use self::caller::{Caller, Interim, Peer, TrustedProxy, TrustedProxyError};
 pub use self::failure::{Failure, answer};
 pub use self::observe::{BODY_LIMIT, DIRECTORIES, Passed, directory};
+pub use self::target::{Address, AddressError, Target};
 
 use self::body::Outgoing;
-use self::headers::Came;
+use self::forwarded::Came;
 use self::observe::{Observer, Watch};
 use crate::stop::{Stop, Tasks};
 
@@ -46,59 +48,6 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// How many unused connections to opencode are kept.
 const IDLE_CONNECTIONS: usize = 32;
-
-/// Where opencode is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// Its address is not known yet; requests wait.
-    Starting,
-    /// It is expected to answer at this address.
-    Up(Address),
-    /// It is not there, and the reason can be told to clients.
-    Down {
-        /// Why, as a clause that can follow "opencode is not running:".
-        reason: String,
-    },
-}
-
-/// The address of an upstream, from a URL `http://host:port`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address(Authority);
-
-/// Why a text is no [`Address`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not an address of the form http://host:port")]
-pub struct AddressError(String);
-
-impl std::str::FromStr for Address {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        let wrong = || AddressError(text.to_owned());
-        let uri: Uri = text.parse().map_err(|_| wrong())?;
-        let bare = uri.path_and_query().is_none_or(|path| path.as_str() == "/");
-        match uri.authority() {
-            // A user in the URL would be silently ignored; a path would have to be put before every request's.
-            Some(authority) if uri.scheme() == Some(&Scheme::HTTP) && bare && !authority.as_str().contains('@') => {
-                Ok(Self(authority.clone()))
-            }
-            _ => Err(wrong()),
-        }
-    }
-}
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "http://{}", self.0)
-    }
-}
-
-impl From<SocketAddr> for Address {
-    fn from(address: SocketAddr) -> Self {
-        #[expect(clippy::expect_used, reason = "a socket address is always a valid authority")]
-        Self(address.to_string().parse().expect("a socket address is an authority"))
-    }
-}
 
 /// The proxy's settings.
 #[derive(Clone, Debug)]
@@ -274,7 +223,7 @@ impl Proxy {
 
     /// Makes a received head one that can be sent on.
     fn prepare(&self, received: Parts, caller: &Caller) -> Result<Prepared, Failure> {
-        if headers::passed_through(&received.headers, &self.0.name) {
+        if forwarded::passed_through(&received.headers, &self.0.name) {
             return Err(Failure::Loop);
         }
         let (mut parts, ()) = Request::new(()).into_parts();
@@ -283,10 +232,7 @@ impl Proxy {
         let target = received.uri.path_and_query().cloned().ok_or(Failure::Target)?;
         let hop = headers::strip(&mut parts.headers);
         headers::host_of_absolute_target(&received.uri, &mut parts.headers);
-        headers::add_forwarded(
-            &mut parts.headers,
-            &Came { peer: caller.peer, version: received.version, via: &self.0.name },
-        );
+        forwarded::add(&mut parts.headers, &Came { peer: caller.peer, version: received.version, via: &self.0.name });
         if hop.trailers {
             parts.headers.insert(TE, HeaderValue::from_static("trailers"));
             parts.headers.append(CONNECTION, HeaderValue::from_static("te"));
@@ -383,18 +329,4 @@ impl hyper::rt::Executor<Pin<Box<dyn Future<Output = ()> + Send>>> for Executor 
 /// A number that nobody can guess and no two processes share; std's hasher is seeded so.
 fn random() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_a_bare_http_url() {
-        assert_eq!("http://127.0.0.1:4096".parse::<Address>().unwrap().to_string(), "http://127.0.0.1:4096");
-        assert_eq!("http://[::1]:4096/".parse::<Address>().unwrap().to_string(), "http://[::1]:4096");
-        for wrong in ["127.0.0.1:4096", "https://a:1", "http://a:1/path", "http://u:p@a:1", "", "http://"] {
-            assert!(wrong.parse::<Address>().is_err(), "{wrong}");
-        }
-    }
 }

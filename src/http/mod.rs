@@ -4,6 +4,8 @@
 
 mod admission;
 mod body;
+mod exchange;
+mod interleave;
 mod listen;
 mod relay;
 mod server;

@@ -7,6 +7,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{Request, Version};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -15,6 +17,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 
+use super::exchange::Exchange;
+use super::interleave::Interleaved;
 use super::listen::Listener;
 use super::socket::Socket;
 use super::{Front, Parts};
@@ -129,12 +133,20 @@ fn is_callers(error: &io::Error) -> bool {
 async fn connection(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
     let Some(front) = server.front.clone() else { return };
     let socket = Socket::new(stream);
+    let exchange = Exchange::new();
     let service = {
-        let socket = socket.clone();
-        service_fn(move |request| {
-            let (front, socket) = (front.clone(), socket.clone());
-            let caller = Caller { peer: Peer::Ip(peer), is_tls: false, interim: None };
-            async move { Ok::<_, Infallible>(front.answer(request, &caller, &socket).await) }
+        let (socket, exchange) = (socket.clone(), exchange.clone());
+        service_fn(move |request: Request<Incoming>| {
+            let (front, socket, exchange) = (front.clone(), socket.clone(), exchange.clone());
+            let underway = exchange.ask();
+            // HTTP/1.0 has no interim answers (RFC 9110 §15.2).
+            let interim = (request.version() == Version::HTTP_11).then(|| exchange.interim());
+            let caller = Caller { peer: Peer::Ip(peer), is_tls: false, interim };
+            async move {
+                let answer = front.answer(request, &caller, &socket).await;
+                exchange.settled().await;
+                Ok::<_, Infallible>(answer.map(|body| body.holding(underway)))
+            }
         })
     };
     let mut builder = http1::Builder::new();
@@ -145,7 +157,9 @@ async fn connection(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, pe
         .max_buf_size(BUFFER)
         // A client that closes its sending side is gone: that is how an abort shows while its answer is awaited.
         .half_close(false);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(socket.clone()), service).with_upgrades());
+    let mut connection = pin!(
+        builder.serve_connection(TokioIo::new(Interleaved::new(socket.clone(), exchange)), service).with_upgrades()
+    );
     let (mut draining, mut last) = (false, Instant::now());
     loop {
         tokio::select! {

@@ -3,9 +3,11 @@
 //! Both directions use the same [`strip`], so that a field which speaks to one neighbour never reaches the other.
 
 use http::Uri;
+
+use super::forwarded;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
 /// Fields that speak to the next hop only (RFC 9110 §7.6.1), and those that older peers mean so.
@@ -22,44 +24,69 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     UPGRADE,
 ];
 
-/// What the stripped fields asked of this hop.
+/// Fields that a receiver which merges trailers into the head would read as said about the whole message: its framing,
+/// its way, its content, who sent it (RFC 9110 §6.5.1). hyper leaves out some of them, and on HTTP/1 only.
+const NEVER_TRAILERS: [HeaderName; 13] = [
+    HeaderName::from_static("authorization"),
+    HeaderName::from_static("cache-control"),
+    HeaderName::from_static("content-encoding"),
+    CONTENT_LENGTH,
+    HeaderName::from_static("content-range"),
+    HeaderName::from_static("content-type"),
+    HeaderName::from_static("cookie"),
+    HeaderName::from_static("expect"),
+    HOST,
+    HeaderName::from_static("max-forwards"),
+    HeaderName::from_static("set-cookie"),
+    HeaderName::from_static("trailer"),
+    HeaderName::from_static("via"),
+];
+
+/// What the stripped fields said to this hop.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Hop {
     /// The protocols asked for (request) or chosen (101), if `Connection` really names `upgrade`.
     pub(super) upgrade: Option<HeaderValue>,
     /// Whether the sender can take trailers.
     pub(super) trailers: bool,
+    /// What the `Connection` lines named: such fields are for this hop also when they come as trailers.
+    pub(super) named: Box<[HeaderName]>,
 }
 
 /// Removes what speaks to this hop only: the known fields, and everything that any `Connection` line names.
 ///
-/// `Host` stays even when named: without it the request would get another meaning, not a shorter head.
+/// `Host` stays even when named: without it the request would get another meaning, not a shorter head. What is said
+/// about the body's framing is taken before this, see [`framing`](super::framing).
 pub(super) fn strip(headers: &mut HeaderMap) -> Hop {
-    let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
+    let named: Box<[HeaderName]> = tokens(headers, &CONNECTION)
         .filter_map(|token| HeaderName::from_bytes(token).ok())
         .filter(|name| *name != HOST)
         .collect();
-    let hop = Hop {
-        upgrade: if named.contains(&UPGRADE) { protocols(headers) } else { None },
-        trailers: tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case(b"trailers")),
-    };
-    // A length beside a transfer coding is a lie to one of the readers; the coding was what hyper read by.
-    if headers.contains_key(TRANSFER_ENCODING) {
-        headers.remove(CONTENT_LENGTH);
-    }
+    let upgrade = if named.contains(&UPGRADE) { protocols(headers) } else { None };
+    let trailers = tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
     for name in HOP_BY_HOP.iter().chain(&named) {
         headers.remove(name);
     }
-    hop
+    Hop { upgrade, trailers, named }
 }
 
-/// Removes from trailers what has no business there: a receiver that merges trailers into the head must not be told
-/// anything about framing, routing or this hop by them.
-pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
+/// Removes from trailers what has no business there, and what the head's `Connection` lines `named`.
+pub(super) fn strip_trailers(trailers: &mut HeaderMap, named: &[HeaderName]) {
     let _ = strip(trailers);
-    for name in [CONTENT_LENGTH, HOST] {
+    for name in NEVER_TRAILERS.iter().chain(named) {
         trailers.remove(name);
     }
+    let forwarded: Vec<HeaderName> = trailers.keys().filter(|name| forwarded::is_ours(name)).cloned().collect();
+    for name in forwarded {
+        trailers.remove(name);
+    }
+}
+
+/// Removes from the head of an interim answer what speaks to this hop, and what it cannot have (RFC 9110 §8.6).
+pub(super) fn strip_interim(headers: &mut HeaderMap) {
+    let _ = strip(headers);
+    headers.remove(CONTENT_LENGTH);
+    headers.remove(TRAILER);
 }
 
 /// The asked protocols as one line. `h2c` is left out: a tunnel of HTTP/2 would carry requests past this proxy.
@@ -93,6 +120,16 @@ pub(super) fn host_of_absolute_target(uri: &Uri, headers: &mut HeaderMap) {
     }
 }
 
+/// RFC 9113 §8.2.3: HTTP/2 may split the cookies into several fields; HTTP/1 must not.
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    let lines: Vec<&[u8]> = headers.get_all(COOKIE).into_iter().map(HeaderValue::as_bytes).collect();
+    if lines.len() > 1
+        && let Ok(line) = HeaderValue::from_bytes(&lines.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, line);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,7 +146,9 @@ mod tests {
         for name in ["x-one", "x-two", "x-three", "host", "keep-alive", "te"] {
             map.insert(HeaderName::from_static(name), HeaderValue::from_static("v"));
         }
-        assert_eq!(strip(&mut map), Hop::default());
+        let hop = strip(&mut map);
+        assert_eq!((hop.upgrade, hop.trailers), (None, false));
+        assert_eq!(&*hop.named, ["close", "x-one", "x-two"]);
         let mut left: Vec<&str> = map.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["host", "x-three"]);
@@ -128,10 +167,37 @@ mod tests {
     }
 
     #[test]
-    fn a_length_beside_a_coding_goes() {
-        let mut map = headers(&[("transfer-encoding", "chunked"), ("content-length", "4")]);
-        strip(&mut map);
-        assert!(map.is_empty());
+    fn trailers_say_nothing_about_the_message() {
+        let mut map = headers(&[
+            ("x-sum", "1"),
+            ("x-named", "1"),
+            ("te", "1"),
+            ("content-length", "1"),
+            ("host", "1"),
+            ("set-cookie", "1"),
+            ("x-forwarded-for", "1"),
+            ("transfer-encoding", "chunked"),
+        ]);
+        strip_trailers(&mut map, &[HeaderName::from_static("x-named")]);
+        assert_eq!(map.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-sum"]);
+    }
+
+    #[test]
+    fn an_interim_answer_has_no_hop_and_no_body() {
+        let mut map = headers(&[("connection", "x-hop"), ("x-hop", "1"), ("content-length", "1"), ("link", "</a>")]);
+        strip_interim(&mut map);
+        assert_eq!(map.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["link"]);
+    }
+
+    #[test]
+    fn split_cookies_become_one_line() {
+        let mut map = HeaderMap::new();
+        for line in ["a=1", "b=2; c=3", "d=\u{e9}"] {
+            map.append(COOKIE, HeaderValue::from_bytes(line.as_bytes()).unwrap());
+        }
+        join_cookies(&mut map);
+        assert_eq!(map.get_all(COOKIE).iter().count(), 1);
+        assert_eq!(map[COOKIE].as_bytes(), "a=1; b=2; c=3; d=\u{e9}".as_bytes());
     }
 
     #[test]

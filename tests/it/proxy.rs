@@ -3,6 +3,9 @@
 mod door;
 mod failures;
 mod fixture;
+mod interim;
+mod limits;
 mod messages;
 mod streaming;
 mod streams;
+mod trust;

@@ -93,6 +93,11 @@ impl Wire {
         within("room to send", self.stream.write_all(bytes.as_ref())).await.unwrap();
     }
 
+    /// Sends, and says whether the peer still takes anything.
+    pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        within("room to send", self.stream.write_all(bytes.as_ref())).await.is_ok()
+    }
+
     pub(crate) async fn send_chunk(&mut self, data: &str) {
         self.send(format!("{:x}\r\n{data}\r\n", data.len())).await;
     }

@@ -52,6 +52,9 @@ pub enum Failure {
          turn that off in whatever stands between the relay and opencode"
     )]
     Coding,
+    /// The request's body has a coding that this hop neither undoes nor may tell of.
+    #[error("the request has a transfer coding other than chunked, which is not supported; send it without")]
+    Coded,
     /// The client broke off while its request was read, or what it sent is no body. Mostly nobody will read this answer.
     #[error("the request's body ended before it was complete, or is malformed; send it whole")]
     Request,
@@ -97,7 +100,7 @@ impl Failure {
             Self::Overloaded(_) | Self::Sockets(_) => (StatusCode::SERVICE_UNAVAILABLE, "OverloadedError"),
             Self::Broken(_) | Self::Switched | Self::Coding => (StatusCode::BAD_GATEWAY, "UpstreamAnswerError"),
             Self::Loop => (StatusCode::LOOP_DETECTED, "ProxyLoopError"),
-            Self::Tunnel => (StatusCode::NOT_IMPLEMENTED, "NotImplementedError"),
+            Self::Tunnel | Self::Coded => (StatusCode::NOT_IMPLEMENTED, "NotImplementedError"),
             Self::Request | Self::Target => (StatusCode::BAD_REQUEST, "BadRequest"),
         }
     }

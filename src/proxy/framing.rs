@@ -2,7 +2,8 @@
 //! readers behind this hop can disagree about where a message ends (RFC 9112 §6.3, §11.2). No I/O.
 //!
 //! hyper has read the sender's words before this sees them, and refuses what cannot be read in one way only: lengths
-//! that differ or are no number, a request whose last coding is not `chunked`, any coding in HTTP/1.0.
+//! that differ or are no number, a request whose last coding is not `chunked`, any coding in HTTP/1.0. But it undoes
+//! `chunked` alone and once, and does not mind what stands before it.
 
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
@@ -60,8 +61,11 @@ pub(super) fn take(headers: &mut HeaderMap) -> Written {
     written
 }
 
-/// Says in a request's head how long its body is. The codings need no look: hyper lets none but `chunked` through.
-pub(super) fn of_request(headers: &mut HeaderMap, written: &Written, body: &SizeHint) {
+/// Says in a request's head how long its body is.
+pub(super) fn of_request(headers: &mut HeaderMap, written: &Written, body: &SizeHint) -> Result<(), StillCoded> {
+    if written.coding == Some(Coding::Other) {
+        return Err(StillCoded);
+    }
     match body.exact() {
         // Whoever wrote nothing about a body meant that there is none; some methods differ from an empty one.
         Some(0) if written.length.is_none() => {}
@@ -73,6 +77,7 @@ pub(super) fn of_request(headers: &mut HeaderMap, written: &Written, body: &Size
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
     }
+    Ok(())
 }
 
 /// Says in an answer's head how long its body is; where nothing is said, hyper chooses by the client's version.
@@ -123,22 +128,26 @@ mod tests {
         let request = |lines: &[(&'static str, &'static str)], body: SizeHint| {
             let mut map = headers(lines);
             let written = take(&mut map);
-            of_request(&mut map, &written, &body);
-            said(&map)
+            of_request(&mut map, &written, &body).map(|()| said(&map))
         };
         let (five, none) = (SizeHint::with_exact(5), SizeHint::with_exact(0));
+        let says = |line: &str| Ok(vec![line.to_owned()]);
+        let (length, chunked) = (says("content-length: 5"), says("transfer-encoding: chunked"));
         for written in ["5", "5, 5", "005", "+5", "5,6"] {
-            assert_eq!(request(&[("content-length", written)], five), ["content-length: 5"], "{written}");
+            assert_eq!(request(&[("content-length", written)], five), length, "{written}");
         }
-        let twice = [("content-length", "5"), ("content-length", "5")];
-        assert_eq!(request(&twice, five), ["content-length: 5"]);
-        let both = [("content-length", "5"), ("transfer-encoding", "chunked")];
-        assert_eq!(request(&both, SizeHint::new()), ["transfer-encoding: chunked"]);
-        let many = [("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")];
-        assert_eq!(request(&many, SizeHint::new()), ["transfer-encoding: chunked"]);
-        assert_eq!(request(&[], SizeHint::new()), ["transfer-encoding: chunked"]);
-        assert_eq!(request(&[("content-length", "00")], none), ["content-length: 0"]);
-        assert_eq!(request(&[], none), Vec::<String>::new());
+        assert_eq!(request(&[("content-length", "5"), ("content-length", "5")], five), length);
+        assert_eq!(request(&[("content-length", "5"), ("transfer-encoding", "chunked")], SizeHint::new()), chunked);
+        assert_eq!(request(&[], SizeHint::new()), chunked);
+        assert_eq!(request(&[("content-length", "00")], none), says("content-length: 0"));
+        assert_eq!(request(&[], none), Ok(Vec::new()));
+        for lines in [
+            &[("transfer-encoding", "gzip, chunked")][..],
+            &[("transfer-encoding", "gzip"), ("transfer-encoding", "chunked")],
+            &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+        ] {
+            assert_eq!(request(lines, SizeHint::new()), Err(StillCoded), "{lines:?}");
+        }
     }
 
     #[test]

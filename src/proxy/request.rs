@@ -33,7 +33,7 @@ pub(super) fn prepare(received: Parts, body: &SizeHint, came: &Came<'_>) -> Resu
     let target = received.uri.path_and_query().cloned().ok_or(Failure::Target)?;
     let written = framing::take(&mut parts.headers);
     let hop = headers::strip(&mut parts.headers);
-    framing::of_request(&mut parts.headers, &written, body);
+    framing::of_request(&mut parts.headers, &written, body).map_err(|framing::StillCoded| Failure::Coded)?;
     headers::host_of_absolute_target(&received.uri, &mut parts.headers);
     if received.version == Version::HTTP_2 {
         headers::join_cookies(&mut parts.headers);

@@ -32,7 +32,10 @@ impl AnswerBody {
     }
 
     /// Keeps this until the body is over.
-    pub(super) fn holding(self, underway: Underway) -> Self {
+    pub(super) fn holding(self, mut underway: Underway) -> Self {
+        if matches!(self.kind, Kind::Stream(_)) {
+            underway.stream();
+        }
         Self { _underway: Some(underway), ..self }
     }
 

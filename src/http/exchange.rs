@@ -5,15 +5,15 @@
 //! [`Interleaved`](super::interleave::Interleaved), which puts them between hyper's messages. HTTP/2 has no such way:
 //! hyper offers none, and its frames are not ours to write.
 
-use std::fmt::Write as _;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-use bytes::BytesMut;
-use http::{HeaderMap, StatusCode};
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
 use tokio::time::Instant;
 
+use super::refusal::write_head;
 use crate::proxy::Interim;
 
 /// How many bytes of interim answers may wait for one client; further ones are left out, as they are advice only. One that
@@ -37,13 +37,21 @@ pub(super) enum Phase {
     Answering,
     /// hyper has all of the answer, but may not have written all of it.
     Answered,
+    /// The relay refuses to go on: nothing more is read, and what it has to say is the last that is written.
+    Refused,
 }
 
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) phase: Phase,
     /// When the phase began; on HTTP/2, when the last request began or ended.
-    pub(super) since: Instant,
+    since: Instant,
+    /// Requests that are not answered to their end. HTTP/1 has one at most.
+    requests: usize,
+    /// Those among them that are event streams: they end by themselves only.
+    streams: usize,
+    /// Whether the connection was given to another protocol.
+    is_upgraded: bool,
     /// The requests so far: an interim answer that comes too late is known by it.
     number: u64,
     /// Whole messages of the relay's own that wait to be written.
@@ -59,6 +67,9 @@ impl Exchange {
         Self(Arc::new(Mutex::new(State {
             phase: Phase::Idle,
             since: Instant::now(),
+            requests: 0,
+            streams: 0,
+            is_upgraded: false,
             number: 0,
             own: BytesMut::new(),
             begun: false,
@@ -74,8 +85,46 @@ impl Exchange {
     pub(super) fn ask(&self) -> Underway {
         let mut state = self.lock();
         state.number += 1;
+        state.requests += 1;
         state.enter(Phase::Asked);
-        Underway(self.clone())
+        Underway { exchange: self.clone(), is_stream: false }
+    }
+
+    /// The answer to the request was to speak another protocol from now on.
+    pub(super) fn upgrade(&self) {
+        self.lock().is_upgraded = true;
+    }
+
+    pub(super) fn is_upgraded(&self) -> bool {
+        self.lock().is_upgraded
+    }
+
+    /// Ends the connection with this message.
+    pub(super) fn refuse(&self, message: &Bytes) {
+        let mut state = self.lock();
+        state.refuse(message);
+        state.wake();
+    }
+
+    /// Whether the connection ends with a refusal of the relay's.
+    pub(super) fn is_refused(&self) -> bool {
+        self.lock().phase == Phase::Refused
+    }
+
+    /// Whether nothing is underway but event streams, which no client waits for to end.
+    pub(super) fn has_only_streams(&self) -> bool {
+        let state = self.lock();
+        state.requests == state.streams
+    }
+
+    /// What the connection waits for from its client, and since when; `None` while the client waits for an answer.
+    pub(super) fn waits(&self) -> Option<(Phase, Instant)> {
+        let state = self.lock();
+        match state.phase {
+            Phase::Head | Phase::Refused => Some((state.phase, state.since)),
+            _ if state.requests == 0 => Some((Phase::Idle, state.since)),
+            _ => None,
+        }
     }
 
     /// Sends interim answers to the request that came last, as long as it has no final one.
@@ -93,11 +142,7 @@ impl Exchange {
                 return;
             }
             write_head(&mut state.own, status, fields);
-            let waker = state.waker.take();
-            drop(state);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+            state.wake();
         })
     }
 
@@ -122,26 +167,42 @@ impl State {
         self.phase = phase;
         self.since = Instant::now();
     }
+
+    /// Ends the connection with this message.
+    pub(super) fn refuse(&mut self, message: &Bytes) {
+        self.own.extend_from_slice(message);
+        self.enter(Phase::Refused);
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
 }
 
 /// A request that was not answered to its end yet. It belongs into the body of the answer.
 #[derive(Debug)]
-pub(super) struct Underway(Exchange);
+pub(super) struct Underway {
+    exchange: Exchange,
+    is_stream: bool,
+}
 
-impl Drop for Underway {
-    fn drop(&mut self) {
-        self.0.lock().enter(Phase::Answered);
+impl Underway {
+    /// The answer is an event stream.
+    pub(super) fn stream(&mut self) {
+        self.is_stream = true;
+        self.exchange.lock().streams += 1;
     }
 }
 
-/// A head of HTTP/1.1. Values are bytes; `HeaderValue` has no line breaks in them.
-fn write_head(out: &mut BytesMut, status: StatusCode, fields: &HeaderMap) {
-    // Writing to memory does not fail.
-    let _ = write!(out, "HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or_default());
-    for (name, value) in fields {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            out.extend_from_slice(part);
+impl Drop for Underway {
+    fn drop(&mut self) {
+        let mut state = self.exchange.lock();
+        state.requests -= 1;
+        state.streams -= usize::from(self.is_stream);
+        if matches!(state.phase, Phase::Asked | Phase::Answering) {
+            state.enter(Phase::Answered);
         }
     }
-    out.extend_from_slice(b"\r\n");
 }

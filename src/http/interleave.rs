@@ -4,6 +4,9 @@
 //! is it certain that no message of hyper's is half written. Two more things follow from hyper 1.12's dispatcher: the
 //! final head is written as soon as the service returned it, so the service waits for [`Exchange::settled`]; and hyper's
 //! own 100 may come while a message of ours is half written, so that one is finished first.
+//!
+//! hyper refuses what it cannot read as a request with an empty body. It writes that while no answer is underway, when it
+//! writes nothing else; so it can be told from any answer, and ours goes out instead.
 
 use std::io;
 use std::pin::Pin;
@@ -13,6 +16,7 @@ use bytes::Buf as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::exchange::{Exchange, Phase, State};
+use super::refusal;
 
 /// A connection with the relay's own messages in between.
 #[derive(Debug)]
@@ -50,16 +54,20 @@ fn write_own<S: AsyncWrite + Unpin>(
     Poll::Ready(Ok(()))
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Interleaved<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Interleaved<S> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let mut state = this.exchange.lock();
+        if state.phase == Phase::Refused {
+            ready!(write_own(&mut this.inner, &mut state, context))?;
+            // An end: hyper closes.
+            return Poll::Ready(Ok(()));
+        }
+        drop(state);
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
+        ready!(Pin::new(&mut this.inner).poll_read(context, buffer))?;
         if buffer.filled().len() > before {
-            let mut state = self.exchange.lock();
+            let mut state = this.exchange.lock();
             if state.phase == Phase::Idle {
                 state.enter(Phase::Head);
             }
@@ -82,6 +90,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Interleaved<S> {
         let mut state = this.exchange.lock();
         if state.begun {
             ready!(write_own(&mut this.inner, &mut state, context))?;
+        }
+        match (state.phase, data) {
+            (Phase::Idle | Phase::Head, [head, rest @ ..]) if rest.iter().all(|slice| slice.is_empty()) => {
+                if let Some(message) = refusal::instead_of(head) {
+                    state.refuse(&message);
+                    return Poll::Ready(Ok(head.len()));
+                }
+            }
+            // hyper has more to say, but the connection ends here.
+            (Phase::Refused, _) => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            _ => {}
         }
         drop(state);
         Pin::new(&mut this.inner).poll_write_vectored(context, data)

@@ -238,24 +238,6 @@ async fn connect_is_refused() {
 }
 
 #[tokio::test]
-async fn heads_have_limits_in_time_and_length() {
-    let upstream = Routes::default().fixed("/", OK).start().await;
-    let mut settings = Settings::default();
-    settings.http.head_timeout = Duration::from_millis(200);
-    let relay = Relay::start(up(&upstream), settings).await;
-    let mut slow = relay.connect().await;
-    slow.send("GET / HTTP/1.1\r\nhost: re").await;
-    assert!(slow.ended().await.is_empty());
-    let (head, mut idle) = relay.get("/", "").await;
-    idle.body(&head).await.unwrap();
-    assert!(idle.ended().await.is_empty());
-    let mut long = relay.connect().await;
-    long.send(format!("GET / HTTP/1.1\r\nx: {}", "x".repeat(70_000))).await;
-    assert_eq!(long.answer().await.second(), "431");
-    assert_eq!(upstream.heads().len(), 1);
-}
-
-#[tokio::test]
 async fn callers_over_the_limit_wait_for_a_place() {
     let upstream = Routes::default().fixed("/", OK).start().await;
     let mut settings = Settings::default();

@@ -6,8 +6,8 @@ use http::Uri;
 
 use super::forwarded;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
 /// Fields that speak to the next hop only (RFC 9110 §7.6.1), and those that older peers mean so.
@@ -120,16 +120,6 @@ pub(super) fn host_of_absolute_target(uri: &Uri, headers: &mut HeaderMap) {
     }
 }
 
-/// RFC 9113 §8.2.3: HTTP/2 may split the cookies into several fields; HTTP/1 must not.
-pub(super) fn join_cookies(headers: &mut HeaderMap) {
-    let lines: Vec<&[u8]> = headers.get_all(COOKIE).into_iter().map(HeaderValue::as_bytes).collect();
-    if lines.len() > 1
-        && let Ok(line) = HeaderValue::from_bytes(&lines.join(&b"; "[..]))
-    {
-        headers.insert(COOKIE, line);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,17 +177,6 @@ mod tests {
         let mut map = headers(&[("connection", "x-hop"), ("x-hop", "1"), ("content-length", "1"), ("link", "</a>")]);
         strip_interim(&mut map);
         assert_eq!(map.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["link"]);
-    }
-
-    #[test]
-    fn split_cookies_become_one_line() {
-        let mut map = HeaderMap::new();
-        for line in ["a=1", "b=2; c=3", "d=\u{e9}"] {
-            map.append(COOKIE, HeaderValue::from_bytes(line.as_bytes()).unwrap());
-        }
-        join_cookies(&mut map);
-        assert_eq!(map.get_all(COOKIE).iter().count(), 1);
-        assert_eq!(map[COOKIE].as_bytes(), "a=1; b=2; c=3; d=\u{e9}".as_bytes());
     }
 
     #[test]

@@ -22,7 +22,8 @@ pub(super) struct Prepared {
     pub(super) expects: bool,
 }
 
-/// Makes `received`, with a body of this size, a request of this hop.
+/// Makes `received`, with a body of this size, a request of this hop. Of HTTP/2 the listening side has put into the fields
+/// already what HTTP/1 has there; what is left are the version, which has no upgrades, and bodies without a length.
 pub(super) fn prepare(received: Parts, body: &SizeHint, came: &Came<'_>) -> Result<Prepared, Failure> {
     if forwarded::passed_through(&received.headers, came.via) {
         return Err(Failure::Loop);
@@ -35,9 +36,6 @@ pub(super) fn prepare(received: Parts, body: &SizeHint, came: &Came<'_>) -> Resu
     let hop = headers::strip(&mut parts.headers);
     framing::of_request(&mut parts.headers, &written, body).map_err(|framing::StillCoded| Failure::Coded)?;
     headers::host_of_absolute_target(&received.uri, &mut parts.headers);
-    if received.version == Version::HTTP_2 {
-        headers::join_cookies(&mut parts.headers);
-    }
     forwarded::add(&mut parts.headers, came);
     if hop.trailers {
         parts.headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -73,7 +71,7 @@ fn expects(parts: &mut Parts, version: Version, body: &SizeHint) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING, VIA};
+    use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, VIA};
 
     use super::super::caller::Peer;
     use super::*;
@@ -91,8 +89,6 @@ mod tests {
     fn http_2_becomes_http_1() {
         let fields = [
             ("host", "other"),
-            ("cookie", "a=1"),
-            ("cookie", "b=2"),
             ("te", "trailers"),
             ("expect", "100-continue"),
             ("connection", "upgrade"),
@@ -104,7 +100,6 @@ mod tests {
         assert_eq!((upgrade, expects), (None, false));
         for (name, value) in [
             (HOST, "relay:8"),
-            (COOKIE, "a=1; b=2"),
             (TE, "trailers"),
             (CONNECTION, "te"),
             (TRANSFER_ENCODING, "chunked"),

@@ -1,6 +1,6 @@
 //! Who may have a stream or a look at the relay: whoever opencode would let in, asked each time.
 //!
-//! The relay has no rules of its own. It sends `GET /path` upstream with the client's own credentials, directory and
+//! The relay has one rule of its own, about names (see [`Hosts`]). Otherwise it sends `GET /path` upstream with the client's own credentials, directory and
 //! Origin, and hands a refusal through. Only when opencode cannot be asked, and the relay holds the password itself,
 //! does it compare on its own.
 
@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use http::{Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 use subtle::ConstantTimeEq;
 use tokio::time::{Instant, timeout};
 
+use super::host::{self, Hosts};
 use crate::proxy::{self, Caller, Failure, Proxy, ProxyBody, answer, query};
 
 /// How long opencode may take to say whom it admits. The first question for a directory boots an instance: seconds.
@@ -55,6 +56,8 @@ pub(super) enum Wants {
     Instance,
     /// The whole server.
     Server,
+    /// The whole server, by its v2 API, which words a refusal in its own way.
+    Api,
 }
 
 /// An admitted client.
@@ -73,6 +76,7 @@ pub(super) type Refusal = Box<Response<ProxyBody>>;
 pub(super) struct Admission {
     proxy: Proxy,
     credentials: Option<Credentials>,
+    hosts: Hosts,
     /// What opencode resolved for a client that named no directory.
     default_directory: Mutex<Option<Arc<str>>>,
 }
@@ -83,8 +87,8 @@ struct PathAnswer {
 }
 
 impl Admission {
-    pub(super) fn new(proxy: Proxy, credentials: Option<Credentials>) -> Self {
-        Self { proxy, credentials, default_directory: Mutex::default() }
+    pub(super) fn new(proxy: Proxy, credentials: Option<Credentials>, hosts: Hosts) -> Self {
+        Self { proxy, credentials, hosts, default_directory: Mutex::default() }
     }
 
     /// Lets the client in, or gives the answer that refuses it.
@@ -109,8 +113,9 @@ impl Admission {
     }
 
     async fn ask(&self, wants: Wants, uri: &Uri, headers: &HeaderMap, caller: &Caller) -> Result<Grant, Refusal> {
+        self.check_host(uri, headers, caller).await?;
         let mut headers = headers.clone();
-        if wants == Wants::Server {
+        if wants != Wants::Instance {
             headers.remove("x-opencode-directory");
         }
         let response = match self.proxy.ask(&question(wants, uri), &headers, caller).await {
@@ -119,7 +124,7 @@ impl Admission {
             Err(failure) => return Err(Box::new(failure.answer().map(ProxyBody::from))),
         };
         if response.status() != StatusCode::OK {
-            return Err(Box::new(response));
+            return Err(self.in_its_words(wants, uri, &headers, caller, response).await);
         }
         let (head, body) = response.into_parts();
         let is_json = head
@@ -131,17 +136,66 @@ impl Admission {
             Err(_) => Bytes::new(),
         };
         let Ok(PathAnswer { directory }) = serde_json::from_slice::<PathAnswer>(&text) else {
-            return Err(not_opencode());
+            return Err(not_opencode(&head.headers));
         };
         // Some releases answer unknown paths with the web app and 200: only JSON counts.
         if !is_json {
-            return Err(not_opencode());
+            return Err(not_opencode(&head.headers));
         }
         let directory: Arc<str> = directory.into();
-        if proxy::directory(uri, &headers).is_none() || wants == Wants::Server {
+        if proxy::directory(uri, &headers).is_none() || wants != Wants::Instance {
             *self.default_directory.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory.clone());
         }
         Ok(Grant { directory: Some(directory), cors: cors(&head.headers) })
+    }
+
+    /// Refuses a request that asks for a name which is not ours, unless a password guards the server anyway.
+    ///
+    /// The relay may hold none while opencode has one, so opencode is asked, in nobody's name: what a client shows of
+    /// credentials proves nothing here, any page can send some. Nothing else of the request goes along either but its
+    /// Origin; a directory would boot an instance there.
+    async fn check_host(&self, uri: &Uri, headers: &HeaderMap, caller: &Caller) -> Result<(), Refusal> {
+        if self.credentials.is_some() {
+            return Ok(());
+        }
+        let Some(host) = self.hosts.foreign(uri, headers, caller) else { return Ok(()) };
+        let origin = headers.get(ORIGIN).map(|origin| (ORIGIN, origin.clone()));
+        let response = match self.proxy.ask("/path", &origin.into_iter().collect(), caller).await {
+            Ok(response) => response,
+            Err(failure) if failure.is_outage() => return Err(outage(&failure)),
+            Err(failure) => return Err(Box::new(failure.answer().map(ProxyBody::from))),
+        };
+        if response.status() == StatusCode::UNAUTHORIZED {
+            return Ok(());
+        }
+        let name = host::name(&host).unwrap_or_else(|| "NAME".to_owned());
+        let message = format!(
+            "this relay does not know itself as {host:?}, and without a password it answers to known names only; start \
+             it with --allowed-host {name}, or give opencode and the relay a password (OPENCODE_SERVER_PASSWORD or \
+             --password-file)"
+        );
+        let mut refusal = own(StatusCode::FORBIDDEN, "ForbiddenHostError", &message);
+        refusal.headers_mut().extend(cors(response.headers()));
+        Err(refusal)
+    }
+
+    /// A refusal as the asked path itself would word it; `/path` is no part of the v2 API.
+    async fn in_its_words(
+        &self,
+        wants: Wants,
+        uri: &Uri,
+        headers: &HeaderMap,
+        caller: &Caller,
+        refusal: Response<ProxyBody>,
+    ) -> Refusal {
+        if wants != Wants::Api {
+            return Box::new(refusal);
+        }
+        let target = question(wants, uri).replacen("/path", "/api/event", 1);
+        match self.proxy.ask(&target, headers, caller).await {
+            Ok(own) if own.status() == refusal.status() => Box::new(own),
+            _ => Box::new(refusal),
+        }
     }
 
     /// opencode cannot be asked. Whoever shows the password the relay holds is let in; without one nobody knows.
@@ -154,7 +208,7 @@ impl Admission {
             return Err(Box::new(refusal));
         }
         let directory = match wants {
-            Wants::Server => None,
+            Wants::Server | Wants::Api => None,
             Wants::Instance => {
                 let known = || self.default_directory.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let asked = proxy::directory(uri, headers).map(Arc::from);
@@ -166,22 +220,32 @@ impl Admission {
 }
 
 impl Credentials {
-    /// Whether a request shows them as opencode wants it: `?auth_token=` (it wins), or one Basic header.
+    /// Whether a request shows them as opencode wants it: the first `?auth_token=` (it wins unless it is empty), or Basic.
+    ///
+    /// opencode takes the last of several headers. Here every one has to be right: nobody promises that its next runtime
+    /// does not take the first.
     fn are_shown(&self, uri: &Uri, headers: &HeaderMap) -> bool {
-        const LENIENT: GeneralPurpose = GeneralPurpose::new(
-            &STANDARD,
-            GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-        );
-        let token = query::first(uri.query().unwrap_or_default(), "auth_token");
-        let mut lines = headers.get_all(AUTHORIZATION).iter();
-        let encoded = token.or_else(|| {
-            let (line, None) = (lines.next()?.to_str().ok()?, lines.next()) else { return None };
-            let (scheme, rest) = line.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("basic").then(|| rest.trim().to_owned())
-        });
-        let shown = encoded.and_then(|encoded| LENIENT.decode(encoded).ok()).unwrap_or_default();
+        let token = query::first(uri.query().unwrap_or_default(), "auth_token").filter(|token| !token.is_empty());
+        if let Some(token) = token {
+            return self.are(token.as_bytes());
+        }
+        let mut lines = headers.get_all(AUTHORIZATION).iter().peekable();
+        lines.peek().is_some() && lines.all(|line| basic(line.as_bytes()).is_some_and(|encoded| self.are(encoded)))
+    }
+
+    /// Whether a base64 text is `user:password`. As in opencode its padding has to be there, and its last bits may be any.
+    fn are(&self, encoded: &[u8]) -> bool {
+        const ENGINE: GeneralPurpose =
+            GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
+        let shown = ENGINE.decode(encoded).unwrap_or_default();
         same(&shown, format!("{}:{}", self.user, self.password).as_bytes())
     }
+}
+
+/// What stands behind the scheme `Basic` in an `authorization` line.
+fn basic(line: &[u8]) -> Option<&[u8]> {
+    let (scheme, rest) = line.split_at(line.iter().position(u8::is_ascii_whitespace)?);
+    scheme.eq_ignore_ascii_case(b"basic").then(|| rest.trim_ascii())
 }
 
 /// Compares in a time that depends on neither content nor length.
@@ -224,12 +288,11 @@ fn outage(failure: &Failure) -> Refusal {
     refusal
 }
 
-fn not_opencode() -> Refusal {
-    own(
-        StatusCode::BAD_GATEWAY,
-        "UpstreamAnswerError",
-        "GET /path upstream gave no JSON with a directory; check that --upstream is an opencode server",
-    )
+fn not_opencode(answered: &HeaderMap) -> Refusal {
+    let message = "GET /path upstream gave no JSON with a directory; check that --upstream is an opencode server";
+    let mut refusal = own(StatusCode::BAD_GATEWAY, "UpstreamAnswerError", message);
+    refusal.headers_mut().extend(cors(answered));
+    refusal
 }
 
 fn own(status: StatusCode, name: &str, message: &str) -> Refusal {
@@ -261,15 +324,35 @@ mod tests {
             credentials.are_shown(&uri.parse().unwrap(), &headers)
         };
         assert!(shown("/event", &[format!("Basic {good}")]));
-        assert!(shown("/event", &[format!("basic {}", good.trim_end_matches('='))]));
+        assert!(shown("/event", &[format!("bASIC \t {good} ")]));
+        assert!(shown("/event", &[format!("Basic {good}"), format!("Basic {good}")]));
         assert!(shown(&format!("/event?auth_token={good}"), &[]));
         assert!(shown(&format!("/event?auth_token={good}"), &["Basic bad".into()]));
-        for line in ["Bearer x", "Basic", "Basic !!", &format!("Basic {}", encode("other:pass"))] {
+        assert!(shown("/event?auth_token=", &[format!("Basic {good}")]));
+        assert!(shown("/event?auth_token", &[format!("Basic {good}")]));
+        for line in [
+            "Bearer x",
+            "Basic",
+            "Basic ",
+            "Basic !!",
+            "",
+            &good,
+            &format!("Bearer {good}"),
+            &format!("Basic {}", good.trim_end_matches('=')),
+            &format!("Basic {good}="),
+            &format!("Basic {good} x"),
+            &format!("Basic {good}, Basic {good}"),
+            &format!("Basic {}", encode("other:pass")),
+            &format!("Basic {}", encode("opencode:pass\n")),
+            &format!("Basic {}", encode(":pass")),
+        ] {
             assert!(!shown("/event", &[line.to_owned()]), "{line}");
         }
         assert!(!shown("/event", &[]));
         assert!(!shown("/event?auth_token=bad", &[format!("Basic {good}")]));
-        assert!(!shown("/event", &[format!("Basic {good}"), format!("Basic {good}")]));
+        assert!(!shown(&format!("/event?auth_token=x&auth_token={good}"), &[]));
+        assert!(!shown("/event", &[format!("Basic {good}"), "Basic eA==".into()]));
+        assert!(!shown("/event", &["Basic eA==".into(), format!("Basic {good}")]));
         assert!(!format!("{credentials:?}").contains("pass\""));
     }
 

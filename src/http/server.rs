@@ -128,12 +128,13 @@ fn is_callers(error: &io::Error) -> bool {
 
 async fn connection(server: Arc<Server>, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
     let Some(front) = server.front.clone() else { return };
+    let local = stream.local_addr().ok();
     let socket = Socket::new(stream);
     let service = {
         let socket = socket.clone();
         service_fn(move |request| {
             let (front, socket) = (front.clone(), socket.clone());
-            let caller = Caller { peer: Peer::Ip(peer), is_tls: false, interim: None };
+            let caller = Caller { peer: Peer::Ip(peer), local, is_tls: false, interim: None };
             async move { Ok::<_, Infallible>(front.answer(request, &caller, &socket).await) }
         })
     };

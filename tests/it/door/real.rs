@@ -100,9 +100,11 @@ impl Said {
     }
 }
 
-/// Sends a request's first line (without the version) and more fields, each with its line end, on a new connection.
+/// Sends a request's first line (without the version) and more fields, each with its line end, on a new connection. A
+/// body stands behind an empty line in `fields`.
 pub(super) async fn say(address: SocketAddr, start: &str, fields: &str) -> Said {
     let mut wire = Wire::connect(address).await;
+    // The last chunk, too, ends with an empty line; behind a body with a length two more bytes are nothing.
     wire.send(format!("{start} HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n")).await;
     let head = wire.answer().await;
     let is_stream = head.get("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));

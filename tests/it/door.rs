@@ -5,6 +5,7 @@ mod hostile;
 mod own;
 mod real;
 mod real_credentials;
+mod real_forged;
 mod real_origins;
 mod real_walker;
 mod secrets;

@@ -116,13 +116,34 @@ async fn a_password_guards_any_name() {
         assert_eq!((head.second(), wire.body(&head).await.unwrap()), ("401", b"nope".to_vec()), "{path}");
         assert_eq!(get(&relay, &start, &format!("{foreign}{SHOWN}")).await.0.second(), "200", "{path}");
     }
-    // Where the relay holds it, nobody has to be asked for nothing.
+    // Where the relay holds it, opencode is asked once.
     let mut settings = settings(&[]);
     settings.http.credentials = Some(Credentials { user: "opencode".into(), password: "pass".into() });
     let relay = Relay::start(up(&upstream), settings).await;
     let before = upstream.heads().len();
     let (head, _) = get(&relay, "GET /_relay/status HTTP/1.1", &format!("host: relay.example\r\n{SHOWN}")).await;
     assert_eq!((head.second(), upstream.heads().len() - before), ("200", 1));
+    let (head, _) = get(&relay, "GET /_relay/status HTTP/1.1", "host: relay.example\r\n").await;
+    assert_eq!(head.second(), "401");
+    relay.target.send_replace(Target::Down { reason: "it exited".into() });
+    for (fields, expected) in [("", "401"), (SHOWN, "200")] {
+        let fields = format!("host: relay.example\r\n{fields}");
+        let (head, _) = get(&relay, "GET /_relay/status HTTP/1.1", &fields).await;
+        assert_eq!(head.second(), expected, "the relay compares on its own");
+    }
+}
+
+/// Nor does a password guard opencode because the relay was given one.
+#[tokio::test]
+async fn a_password_of_the_relay_alone_guards_nothing() {
+    let upstream = opencode(true).await;
+    let mut settings = settings(&[]);
+    settings.http.credentials = Some(Credentials { user: "opencode".into(), password: "other".into() });
+    let relay = Relay::start(up(&upstream), settings).await;
+    for (host, expected) in [("evil.example", "403"), ("localhost", "200")] {
+        let (head, _) = get(&relay, "GET /event HTTP/1.1", &format!("host: {host}\r\n{SHOWN}")).await;
+        assert_eq!(head.second(), expected, "{host}");
+    }
 }
 
 #[tokio::test]

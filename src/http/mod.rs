@@ -4,6 +4,7 @@
 
 mod admission;
 mod body;
+mod credentials;
 mod host;
 mod listen;
 mod relay;
@@ -19,7 +20,7 @@ use http::header::{HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
-pub use self::admission::Credentials;
+pub use self::credentials::Credentials;
 pub use self::listen::{Endpoint, EndpointError, Listener};
 pub use self::relay::{Ready, Status};
 pub use self::server::serve;

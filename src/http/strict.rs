@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::Ipv6Addr;
 
 use http::header::{CONNECTION, EXPECT, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
-use http::uri::Scheme;
+use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 
 use super::{AnswerBody, own};
@@ -31,6 +31,9 @@ pub(super) enum Fault {
     Asterisk,
     /// A bare `host:port`, which is for `CONNECT`.
     Authority,
+    /// `CONNECT`. The connection has to go: who does not wait for the answer sends a tunnel's bytes already, and they would be
+    /// read as requests.
+    Tunnel,
     /// A transfer coding in another form than one line `chunked`.
     Coding,
     /// A transfer coding that this relay does not know.
@@ -42,7 +45,7 @@ pub(super) enum Fault {
 impl Fault {
     fn status(self) -> StatusCode {
         match self {
-            Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::UnknownCoding | Self::Tunnel => StatusCode::NOT_IMPLEMENTED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -50,7 +53,7 @@ impl Fault {
 
     fn name(self) -> &'static str {
         match self {
-            Self::UnknownCoding => "NotImplementedError",
+            Self::UnknownCoding | Self::Tunnel => "NotImplementedError",
             Self::Expectation => "ExpectationFailedError",
             _ => "BadRequest",
         }
@@ -77,6 +80,7 @@ impl fmt::Display for Fault {
             Self::Absolute => "the request target is neither a path nor an http:// or https:// URL without a user",
             Self::Asterisk => "the request target * is for OPTIONS only",
             Self::Authority => "the request target has no path; send an absolute path such as /session",
+            Self::Tunnel => "CONNECT is not supported: this is a relay in front of one opencode, not a forward proxy",
             Self::Coding => "the request's Transfer-Encoding is not exactly one \"chunked\"",
             Self::UnknownCoding => "the request has a transfer coding besides \"chunked\"; this relay knows no other",
             Self::Expectation => "the request expects something else than 100-continue",
@@ -93,16 +97,20 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), Fault> {
     expectation(headers)
 }
 
-/// The forms of a target (RFC 9112 §3.2). `CONNECT` is the proxy's to refuse.
+/// The forms of a target (RFC 9112 §3.2).
 fn target(method: &Method, uri: &Uri) -> Result<(), Fault> {
     if *method == Method::CONNECT {
-        return Ok(());
+        return Err(Fault::Tunnel);
     }
+    // What is left of `http://host#fragment`: it reads as a path, but is none that can be sent on.
+    let is_cut = |path: &PathAndQuery| path.as_str() == "/" && *path != PathAndQuery::from_static("/");
     match (uri.scheme(), uri.authority()) {
         (None, None) => {}
         (None, Some(_)) => return Err(Fault::Authority),
         (Some(scheme), Some(authority))
-            if (*scheme == Scheme::HTTP || *scheme == Scheme::HTTPS) && is_host(authority.as_str().as_bytes()) => {}
+            if (*scheme == Scheme::HTTP || *scheme == Scheme::HTTPS)
+                && !uri.path_and_query().is_none_or(is_cut)
+                && is_host(authority.as_str().as_bytes()) => {}
         _ => return Err(Fault::Absolute),
     }
     // With an authority the path `*` is HTTP/2's way of writing it (RFC 9113 §8.3.1).
@@ -264,13 +272,16 @@ mod tests {
     fn a_target_has_the_form_of_its_method() {
         let to = |method, target| check(&head(method, target, &[("host", "a")]));
         for (method, good) in
-            [("GET", "/"), ("GET", "http://b:1/x"), ("GET", "HTTPS://b"), ("OPTIONS", "*"), ("CONNECT", "a:1")]
+            [("GET", "/"), ("GET", "http://b:1/x"), ("GET", "HTTPS://b"), ("OPTIONS", "*"), ("OPTIONS", "http://b")]
         {
             assert_eq!(to(method, good), Ok(()), "{good}");
         }
         assert_eq!(to("GET", "*"), Err(Fault::Asterisk));
         assert_eq!(to("GET", "a:1"), Err(Fault::Authority));
-        for wrong in ["ftp://a/x", "http://u@a/x", "http://u:p@a/x", "http://a:x/", "http://a:70000/", "ws://a/"] {
+        assert_eq!(to("CONNECT", "a:1"), Err(Fault::Tunnel));
+        for wrong in
+            ["ftp://a/x", "http://u@a/x", "http://u:p@a/x", "http://a:x/", "http://a:70000/", "ws://a/", "http://a#f"]
+        {
             assert_eq!(to("GET", wrong), Err(Fault::Absolute), "{wrong}");
         }
     }

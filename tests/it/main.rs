@@ -6,6 +6,7 @@ mod clients;
 mod command;
 mod crowd;
 mod faults;
+mod framing;
 mod journal;
 mod kit;
 mod layering;

@@ -2,7 +2,7 @@
 
 mod door;
 mod failures;
-mod fixture;
+pub(crate) mod fixture;
 mod messages;
 mod streaming;
 mod streams;

@@ -136,7 +136,7 @@ async fn check(relay: &Relay, recorder: &Recorder, bytes: &[u8]) -> usize {
     let mut came = Vec::new();
     for arrived in recorder.take() {
         match arrived {
-            Arrived::Message(message) => came.push(message.first_words().escape_debug().to_string()),
+            Arrived::Message(message) => came.push(message.label()),
             Arrived::Wrong(wrong) => panic!("opencode got no message of {what}: {wrong}"),
             Arrived::Cut => {}
         }

@@ -22,6 +22,11 @@ impl Message {
         format!("{} {}", self.start[0], self.start[1])
     }
 
+    /// The same in ASCII, to be put into a field.
+    pub(crate) fn label(&self) -> String {
+        self.first_words().escape_default().to_string()
+    }
+
     pub(crate) fn is_interim(&self) -> bool {
         self.start[0] == "HTTP/1.1" && self.start[1].starts_with('1') && self.start[1] != "101"
     }

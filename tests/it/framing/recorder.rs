@@ -77,10 +77,7 @@ async fn record(mut stream: TcpStream, arrived: &Mutex<Vec<Arrived>>) {
         match read(&bytes, Side::Requests) {
             Read::Message(message, length) => {
                 bytes.drain(..length);
-                let answer = format!(
-                    "HTTP/1.1 200 OK\r\nx-served: {}\r\ncontent-length: 0\r\n\r\n",
-                    message.first_words().escape_debug()
-                );
+                let answer = format!("HTTP/1.1 200 OK\r\nx-served: {}\r\ncontent-length: 0\r\n\r\n", message.label());
                 arrived.lock().unwrap().push(Arrived::Message(*message));
                 if stream.write_all(answer.as_bytes()).await.is_err() {
                     return;

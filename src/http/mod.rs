@@ -18,6 +18,7 @@ mod room;
 mod server;
 mod socket;
 mod sse;
+mod strict;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(not(feature = "tls"))]
@@ -206,6 +207,10 @@ impl Front {
 
     /// Answers one request of the connection `socket`. Logs never show queries: they can hold `auth_token`.
     async fn answer(&self, request: Request<Incoming>, caller: &Caller, socket: &Socket) -> Response<AnswerBody> {
+        if let Err(fault) = strict::check(&request) {
+            tracing::debug!(peer = %caller.peer, %fault, "a request was refused by its head");
+            return fault.answer(request.version());
+        }
         let has_api = self.api_event.load(Ordering::Relaxed);
         let (method, version) = (request.method().clone(), request.version());
         let path = request.uri().path().to_owned();

@@ -7,6 +7,7 @@ mod command;
 mod crowd;
 mod door;
 mod faults;
+mod framing;
 mod journal;
 mod kit;
 mod layering;

@@ -169,6 +169,7 @@ impl Proxy {
         let (turn, turns) = turns();
         let upload = Upload {
             body: Some(body),
+            is_http2: version == Version::HTTP_2,
             watch: watch.clone(),
             wait: gate.clone().map(Wait::at),
             room,

@@ -195,6 +195,111 @@ async fn a_body_that_is_none_is_400_and_broken_off_at_opencode() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_no_http_is_502_and_never_half_read() {
+    let long = format!("200 OK\r\nx: {}", "x".repeat(1 << 20));
+    let many = format!("200 OK{}", "\r\nx: y".repeat(1000));
+    for head in [
+        "200 OK\r\nx: a\r\n b",
+        "200 OK\r\nx: a\r\n\tb",
+        "200 OK\r\n x: a",
+        "200 OK\r\nx : a",
+        "200 OK\r\n: a",
+        "200 OK\r\nno colon",
+        "200 OK\r\nx: a\rb",
+        "200 OK\r\nx: a\0b",
+        "200 OK\r\nx\0: a",
+        "200 O\0K",
+        "20 OK",
+        "2000 OK",
+        "+20 OK",
+        " 200 OK",
+        &long,
+        &many,
+    ] {
+        let answer: &'static str = format!("HTTP/1.1 {head}\r\ncontent-length: 2\r\n\r\nok").leak();
+        let upstream = Routes::default()
+            .on("/", move |_, mut wire| async move { wire.try_send(answer).await.then_some(wire) })
+            .start()
+            .await;
+        let relay = Relay::over(&upstream).await;
+        let (answer, text) = relay.get_text("/", "").await;
+        assert_eq!(answer.second(), "502", "{}", &head[..head.len().min(40)]);
+        assert!(message(&text).contains("broke off"), "{text}");
+        assert_eq!(upstream.heads().len(), 1);
+    }
+    let upstream = Routes::default().fixed("/", "HTTP/2.0 200 OK\r\ncontent-length: 2\r\n\r\nok").start().await;
+    assert_eq!(Relay::over(&upstream).await.get("/", "").await.0.second(), "502");
+}
+
+#[tokio::test]
+async fn chunks_that_are_none_break_the_answer_off() {
+    for chunks in [
+        "zz\r\n",
+        "-1\r\n",
+        "+3\r\nabc\r\n0\r\n\r\n",
+        "0x3\r\nabc\r\n0\r\n\r\n",
+        "3\r\nabcd\r\n0\r\n\r\n",
+        "3\rabc\r\n0\r\n\r\n",
+        "\r\n0\r\n\r\n",
+        "10000000000000000\r\n",
+        "0\r\nx y: z\r\n\r\n",
+    ] {
+        let answer: &'static str =
+            format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n{chunks}").leak();
+        let upstream = Routes::default()
+            .on("/", move |_, mut wire| async move {
+                wire.send(answer).await;
+                Some(wire)
+            })
+            .start()
+            .await;
+        let relay = Relay::over(&upstream).await;
+        let (head, mut wire) = relay.get("/", "te: trailers\r\n").await;
+        assert_eq!(head.second(), "200");
+        assert!(wire.body(&head).await.is_err(), "{chunks:?}");
+        // What followed is not taken for the answer to another request.
+        assert_eq!(relay.get("/", "").await.0.second(), "200", "{chunks:?}");
+        assert_eq!(upstream.connections(), 2, "{chunks:?}");
+    }
+}
+
+#[tokio::test]
+async fn bytes_behind_an_answer_answer_nothing_else() {
+    const EVIL: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil";
+    for (method, answer) in [
+        ("GET", "200 OK\r\ncontent-length: 2\r\n\r\nok"),
+        ("GET", "200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
+        ("GET", "200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
+        ("GET", "204 No Content\r\n\r\n"),
+        ("GET", "304 Not Modified\r\ncontent-length: 2\r\n\r\n"),
+        ("HEAD", "200 OK\r\ncontent-length: 50\r\n\r\n"),
+        ("HEAD", "200 OK\r\ntransfer-encoding: chunked\r\n\r\n"),
+    ] {
+        let bytes: &'static str = format!("HTTP/1.1 {answer}{EVIL}").leak();
+        let upstream = Routes::default()
+            .fixed("/next", OK)
+            .on("/", move |_, mut wire| async move {
+                wire.send(bytes).await;
+                Some(wire)
+            })
+            .start()
+            .await;
+        let relay = Relay::over(&upstream).await;
+        let mut wire = relay.connect().await;
+        wire.send(format!("{method} / HTTP/1.1\r\nhost: relay\r\n\r\n")).await;
+        let head = wire.answer().await;
+        if method == "GET" {
+            let body = wire.body(&head).await.unwrap();
+            assert!(body.is_empty() || body == b"ok", "{answer}");
+        }
+        wire.send("GET /next HTTP/1.1\r\nhost: relay\r\n\r\n").await;
+        let head = wire.answer().await;
+        assert_eq!(wire.body(&head).await.unwrap(), b"ok", "{method} {answer}");
+        assert_eq!(upstream.connections(), 2, "{method} {answer}");
+    }
+}
+
+#[tokio::test]
 async fn connections_to_opencode_are_used_again() {
     let upstream = Routes::default().fixed("/", OK).start().await;
     let relay = Relay::over(&upstream).await;

@@ -1,6 +1,7 @@
 //! One client's connection, from the first byte to the last: TLS if it is to be, HTTP/1 or HTTP/2, its times, its end.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +53,8 @@ pub(super) struct Client {
     pub(super) front: Arc<Front>,
     pub(super) socket: Socket,
     pub(super) peer: Peer,
+    /// The address that it connected to, unless by a unix socket.
+    pub(super) local: Option<SocketAddr>,
     pub(super) limits: Limits,
     pub(super) ends: Ends,
 }
@@ -179,7 +182,7 @@ impl Client {
         is_tls: bool,
         interim: Option<Interim>,
     ) -> Response<AnswerBody> {
-        let caller = Caller { peer: self.peer, is_tls, interim };
+        let caller = Caller { peer: self.peer, local: self.local, is_tls, interim };
         self.front.answer(request, &caller, &self.socket).await
     }
 

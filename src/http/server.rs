@@ -77,8 +77,9 @@ async fn accept(server: Arc<Server>, listener: Listener, stop: Stop) {
                 let Some(place) = server.room.take(permit, peer) else { continue };
                 let client = Arc::new(Client {
                     front: server.front.clone(),
-                    socket: Socket::new(stream, Some(place)),
                     peer,
+                    local: stream.local_address(),
+                    socket: Socket::new(stream, Some(place)),
                     limits: server.limits,
                     ends: server.ends.clone(),
                 });

@@ -4,7 +4,7 @@
 //! It also knows what no layer above it can tell: since when the client takes nothing.
 
 use std::io;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -65,6 +65,16 @@ macro_rules! each {
             Stream::Unix($name) => $call,
         }
     };
+}
+
+impl Stream {
+    /// The address that the client connected to.
+    pub(super) fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
 }
 
 impl Socket {

@@ -3,7 +3,7 @@
 #[cfg(feature = "tls")]
 mod certificates;
 #[cfg(feature = "tls")]
-mod fixture;
+pub(crate) mod fixture;
 #[cfg(feature = "tls")]
 mod http2;
 mod limits;

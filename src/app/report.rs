@@ -14,6 +14,9 @@ use crate::pipeline::{Handle, LogState, StreamState};
 use crate::proxy::Target;
 use crate::reconcile::Count;
 
+/// Most bytes of any text in the status: a path has no more on Linux, and what others say of themselves needs no more.
+const TEXT: usize = 4096;
+
 pub(super) struct Report {
     pub(super) config: Config,
     pub(super) journal: Arc<Journal>,
@@ -69,7 +72,7 @@ impl Report {
         let views = [View::Instance, View::Session, View::Global, View::Api];
         let clients: Map<String, Value> =
             views.into_iter().map(|view| (view.name().to_owned(), self.clients.count(view).into())).collect();
-        json!({
+        let mut told = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "ready": self.ready().is_ok(),
             "witness": match self.config.witness {
@@ -116,7 +119,22 @@ impl Report {
             },
             "clients": clients,
             "connections": { "open": self.connections.open(), "refused": self.connections.refused() },
-        })
+        });
+        shorten(&mut told);
+        told
+    }
+}
+
+/// Cuts what is too long. Directories, reasons and versions come from outside.
+fn shorten(value: &mut Value) {
+    match value {
+        Value::String(text) if text.len() > TEXT => {
+            text.truncate(text.floor_char_boundary(TEXT));
+            text.push('…');
+        }
+        Value::Array(values) => values.iter_mut().for_each(shorten),
+        Value::Object(fields) => fields.values_mut().for_each(shorten),
+        _ => {}
     }
 }
 

@@ -1,6 +1,7 @@
 //! One client's connection, from the first byte to the last: TLS if it is to be, HTTP/1 or HTTP/2, its times, its end.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,11 +49,12 @@ pub(super) struct Ends {
 }
 
 /// A client.
-#[derive(Clone)]
 pub(super) struct Client {
     pub(super) front: Arc<Front>,
     pub(super) socket: Socket,
     pub(super) peer: Peer,
+    /// The address that it connected to, unless by a unix socket.
+    pub(super) local: Option<SocketAddr>,
     pub(super) limits: Limits,
     pub(super) ends: Ends,
 }
@@ -84,20 +86,21 @@ pub(super) enum End {
 
 impl Client {
     /// Serves it to its end, or to where another protocol begins.
-    pub(super) async fn serve(self, tls: Option<Tls>) {
+    pub(super) async fn serve(self: Arc<Self>, tls: Option<Tls>) {
         match tls {
             None => self.http1(self.socket.clone(), false).await,
-            Some(tls) => self.secured(tls).await,
+            // Boxed, because every connection would be as large as this one is.
+            Some(tls) => Box::pin(self.secured(tls)).await,
         }
     }
 
     #[cfg(not(feature = "tls"))]
-    async fn secured(self, tls: Tls) {
+    async fn secured(self: Arc<Self>, tls: Tls) {
         tls.never();
     }
 
     #[cfg(feature = "tls")]
-    async fn secured(self, tls: Tls) {
+    async fn secured(self: Arc<Self>, tls: Tls) {
         use super::tls::{HANDSHAKE, is_http2};
         let shaken = async {
             match self.socket.first_byte().await? {
@@ -132,11 +135,11 @@ impl Client {
         Ok(())
     }
 
-    async fn http1<S>(&self, io: S, is_tls: bool)
+    async fn http1<S>(self: &Arc<Self>, io: S, is_tls: bool)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let exchange = Exchange::new();
+        let exchange = Exchange::new(Phase::Answered);
         let service = {
             let (client, exchange) = (self.clone(), exchange.clone());
             service_fn(move |request: Request<Incoming>| {
@@ -144,14 +147,16 @@ impl Client {
                 let underway = exchange.ask();
                 // HTTP/1.0 has no interim answers (RFC 9110 §15.2).
                 let interim = (request.version() == Version::HTTP_11).then(|| exchange.interim());
-                async move {
+                // Boxed, because hyper keeps the room of the future for as long as the connection is there, idle or with a
+                // stream.
+                Box::pin(async move {
                     let answer = client.answer(request, is_tls, interim).await;
                     exchange.settled().await;
                     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                         exchange.upgrade();
                     }
                     Ok::<_, Infallible>(answer.map(|body| body.holding(underway)))
-                }
+                })
             })
         };
         let mut builder = http1::Builder::new();
@@ -177,7 +182,7 @@ impl Client {
         is_tls: bool,
         interim: Option<Interim>,
     ) -> Response<AnswerBody> {
-        let caller = Caller { peer: self.peer, is_tls, interim };
+        let caller = Caller { peer: self.peer, local: self.local, is_tls, interim };
         self.front.answer(request, &caller, &self.socket).await
     }
 
@@ -208,9 +213,10 @@ impl Client {
                     if last.is_some_and(|last| last <= now) && exchange.has_only_streams() {
                         return End::Cut;
                     }
-                    let mut next = now + self.rest();
+                    // What begins from now on is due then at the earliest; a stop does not wait for long.
+                    let mut next = now + if is_draining { LAST_WAIT } else { self.rest() };
                     match self.due(exchange) {
-                        Some((when, _)) if when > now => next = when,
+                        Some((when, _)) if when > now => next = next.min(when),
                         Some((_, Due::Nothing)) => {
                             tracing::debug!(%peer, "a client takes nothing; its connection is reset");
                             let _ = self.socket.reset_on_close();
@@ -242,16 +248,16 @@ impl Client {
 
     /// What becomes due next, and when.
     fn due(&self, exchange: &Exchange) -> Option<(Instant, Due)> {
+        let waits = exchange.waits();
+        if let Some((phase @ Phase::Refused, since)) = waits {
+            return Some((since + LAST_WAIT, Due::Phase(phase)));
+        }
         if let Some(since) = self.socket.blocked_since() {
             let limit = if self.socket.carries_stream() { self.limits.stall } else { self.limits.idle };
             return Some((since + limit, Due::Nothing));
         }
-        let (phase, since) = exchange.waits()?;
-        let limit = match phase {
-            Phase::Head => self.limits.head,
-            Phase::Refused => LAST_WAIT,
-            _ => self.limits.idle,
-        };
+        let (phase, since) = waits?;
+        let limit = if phase == Phase::Head { self.limits.head } else { self.limits.idle };
         Some((since + limit, Due::Phase(phase)))
     }
 }

@@ -44,6 +44,7 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) phase: Phase,
+    after: Phase,
     /// When the phase began; on HTTP/2, when the last request began or ended.
     since: Instant,
     /// Requests that are not answered to their end. HTTP/1 has one at most.
@@ -63,9 +64,11 @@ pub(super) struct State {
 }
 
 impl Exchange {
-    pub(super) fn new() -> Self {
+    /// `after` is what comes after an answer: on HTTP/2, [`Phase::Idle`] at once, as hyper writes what it has by itself.
+    pub(super) fn new(after: Phase) -> Self {
         Self(Arc::new(Mutex::new(State {
             phase: Phase::Idle,
+            after,
             since: Instant::now(),
             requests: 0,
             streams: 0,
@@ -114,10 +117,13 @@ impl Exchange {
     /// Whether nothing is underway but event streams, which no client waits for to end.
     pub(super) fn has_only_streams(&self) -> bool {
         let state = self.lock();
-        state.requests == state.streams
+        state.requests == state.streams && state.phase != Phase::Answered
     }
 
     /// What the connection waits for from its client, and since when; `None` while the client waits for an answer.
+    ///
+    /// What still comes of a request's body after its answer looks like the next head: hyper does not say where a request
+    /// ends. opencode does not answer ahead of a body that it goes on to read.
     pub(super) fn waits(&self) -> Option<(Phase, Instant)> {
         let state = self.lock();
         match state.phase {
@@ -202,7 +208,8 @@ impl Drop for Underway {
         state.requests -= 1;
         state.streams -= usize::from(self.is_stream);
         if matches!(state.phase, Phase::Asked | Phase::Answering) {
-            state.enter(Phase::Answered);
+            let after = state.after;
+            state.enter(after);
         }
     }
 }

@@ -167,7 +167,7 @@ mod tests {
         A: Future<Output = ()> + Send,
     {
         let (near, far) = tokio::io::duplex(room);
-        let exchange = Exchange::new();
+        let exchange = Exchange::new(Phase::Answered);
         let io = TokioIo::new(Interleaved::new(far, exchange.clone()));
         let service = service_fn(move |request: Request<Incoming>| {
             let (exchange, answer) = (exchange.clone(), answer.clone());

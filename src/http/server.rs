@@ -75,13 +75,14 @@ async fn accept(server: Arc<Server>, listener: Listener, stop: Stop) {
         match accepted {
             Ok((stream, peer)) => {
                 let Some(place) = server.room.take(permit, peer) else { continue };
-                let client = Client {
+                let client = Arc::new(Client {
                     front: server.front.clone(),
-                    socket: Socket::new(stream, Some(place)),
                     peer,
+                    local: stream.local_address(),
+                    socket: Socket::new(stream, Some(place)),
                     limits: server.limits,
                     ends: server.ends.clone(),
-                };
+                });
                 let (token, tls) = (server.connections.token(), listener.tls().cloned());
                 server.ends.tasks.spawn("client connection", async move {
                     client.serve(tls).await;

@@ -5,6 +5,7 @@
 mod clients;
 mod command;
 mod crowd;
+mod door;
 mod faults;
 mod journal;
 mod kit;

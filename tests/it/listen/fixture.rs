@@ -103,7 +103,9 @@ impl Http2 {
     async fn over(stream: TlsStream<TcpStream>) -> Self {
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
         let (tasks, stop) = (Tasks::new(), Stop::new());
-        let builder = http2::Builder::new(Executor(tasks.clone()));
+        let mut builder = http2::Builder::new(Executor(tasks.clone()));
+        // The protocol's own, so that a stream which is not read is soon stuck.
+        builder.initial_stream_window_size(65_535);
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
         let stopped = stop.clone();
         let running = tasks.spawn("test's connection", async move {

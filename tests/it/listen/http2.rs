@@ -113,6 +113,7 @@ async fn a_stop_lets_requests_finish_and_waits_for_no_stream() {
     for _ in 0..400 {
         secured.relay.publish("/d", &kind, "ses_1");
     }
+    tokio::time::sleep(Duration::from_millis(300)).await;
     let slow = async {
         let answer = client.get("/slow", &[]).await.unwrap();
         answer.into_body().collect().await.unwrap().to_bytes()

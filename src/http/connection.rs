@@ -147,14 +147,16 @@ impl Client {
                 let underway = exchange.ask();
                 // HTTP/1.0 has no interim answers (RFC 9110 §15.2).
                 let interim = (request.version() == Version::HTTP_11).then(|| exchange.interim());
-                async move {
+                // Boxed, because hyper keeps the room of the future for as long as the connection is there, idle or with a
+                // stream.
+                Box::pin(async move {
                     let answer = client.answer(request, is_tls, interim).await;
                     exchange.settled().await;
                     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                         exchange.upgrade();
                     }
                     Ok::<_, Infallible>(answer.map(|body| body.holding(underway)))
-                }
+                })
             })
         };
         let mut builder = http1::Builder::new();

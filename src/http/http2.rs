@@ -3,8 +3,9 @@
 //! What differs from HTTP/1: there are no interim answers (hyper has no way to send them) and no upgrades (RFC 8441 is not
 //! offered, so browsers open WebSockets on a connection of their own). A stream that the relay ends is reset, never ended.
 //! The stall limit is the connection's: it counts what TCP does not take. A client that leaves one stream alone while it
-//! reads others costs what the flow control of that stream lets out, [`SEND_BUFFER`] and one batch of frames, and it is not
-//! cut off for it; hyper asks the body for nothing more meanwhile.
+//! reads others is not cut off for it, and hyper asks that stream's body for nothing more. It costs what the flow control
+//! of the stream lets out, [`SEND_BUFFER`] and one batch of frames: 116 KB each were measured for 100 streams stuck at the
+//! usual window.
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};

@@ -153,7 +153,7 @@ impl Failure {
         }
         let upload = chain(error).find_map(|error| error.downcast_ref::<UploadError>());
         match upload {
-            Some(UploadError::Client(_)) => return Self::Request,
+            Some(UploadError::Client(_) | UploadError::Reset) => return Self::Request,
             Some(&UploadError::TooLong(limit)) => return Self::BodyLimit(limit),
             Some(&UploadError::Paused(limit)) => return Self::BodyTimeout(limit),
             Some(UploadError::Refused) | None => {}

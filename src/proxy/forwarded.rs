@@ -1,4 +1,8 @@
 //! What a hop says about the one before it: `Via`, `Forwarded` and `X-Forwarded-*`; no I/O.
+//!
+//! Answers get no `Via`: a gateway need not add one (RFC 9110 §7.6.3), and opencode's own clients would see the difference.
+//! Each field is continued by itself: a trusted proxy that sends `X-Forwarded-For` alone is not translated into
+//! `Forwarded`.
 
 use std::net::IpAddr;
 

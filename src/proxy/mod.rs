@@ -169,6 +169,7 @@ impl Proxy {
         let (turn, turns) = turns();
         let upload = Upload {
             body: Some(body),
+            is_http2: version == Version::HTTP_2,
             watch: watch.clone(),
             wait: gate.clone().map(Wait::at),
             room,
@@ -204,7 +205,7 @@ impl Proxy {
         headers: &HeaderMap,
         caller: &Caller,
     ) -> Result<Response<ProxyBody>, Failure> {
-        const NOT_ASKED: [HeaderName; 11] = [
+        const NOT_ASKED: [HeaderName; 13] = [
             http::header::ACCEPT,
             http::header::ACCEPT_ENCODING,
             http::header::CONTENT_LENGTH,
@@ -215,6 +216,8 @@ impl Proxy {
             http::header::IF_NONE_MATCH,
             http::header::IF_UNMODIFIED_SINCE,
             http::header::RANGE,
+            http::header::TE,
+            UPGRADE,
             HeaderName::from_static("last-event-id"),
         ];
         let target: PathAndQuery = target.parse().map_err(|_| Failure::Target)?;
@@ -225,9 +228,7 @@ impl Proxy {
             parts.headers.remove(name);
         }
         parts.headers.insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));
-        let Prepared { mut parts, .. } = self.prepare(parts, &SizeHint::with_exact(0), caller)?;
-        parts.headers.remove(CONNECTION);
-        parts.headers.remove(UPGRADE);
+        let Prepared { parts, .. } = self.prepare(parts, &SizeHint::with_exact(0), caller)?;
         let response = self.send(Request::from_parts(parts, Outgoing::empty())).await?;
         self.hand_back(response, Asked { method: Method::GET, upgrade: None, place: None, refusal: None })
     }

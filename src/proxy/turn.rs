@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
 /// The body's side: says whose turn it is. Dropping it makes it opencode's for good.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Turns {
             let since = *self.0.borrow_and_update();
             let changed = match since {
                 None => self.0.changed().await,
-                Some(since) => match timeout_at(since + limit, self.0.changed()).await {
+                Some(since) => match timeout(left(since, limit), self.0.changed()).await {
                     Ok(changed) => changed,
                     Err(_) => return,
                 },
@@ -53,10 +53,15 @@ impl Turns {
             if changed.is_err() {
                 // The request is there as a whole: nothing will change any more but the time.
                 let since = self.0.borrow().unwrap_or_else(Instant::now);
-                return sleep_until(since + limit).await;
+                return sleep(left(since, limit)).await;
             }
         }
     }
+}
+
+/// What is left of a limit; a sum would overflow with one that means "never".
+fn left(since: Instant, limit: Duration) -> Duration {
+    limit.saturating_sub(since.elapsed())
 }
 
 #[cfg(test)]
@@ -83,5 +88,16 @@ mod tests {
         drop(turn);
         assert!(lasts(9).await, "it has just got the end");
         assert!(!lasts(2).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_may_be_longer_than_time() {
+        let (turn, turns) = turns();
+        turn.opencodes();
+        let mut silence = std::pin::pin!(turns.silence(Duration::MAX));
+        let day = Duration::from_secs(86_400);
+        assert!(tokio::time::timeout(day, silence.as_mut()).await.is_err());
+        drop(turn);
+        assert!(tokio::time::timeout(day, silence.as_mut()).await.is_err());
     }
 }

@@ -24,6 +24,9 @@ pub(super) enum UploadError {
     /// The client broke off, or what it sent is no body.
     #[error(transparent)]
     Client(#[from] hyper::Error),
+    /// The client took an HTTP/2 request back.
+    #[error("the stream was reset")]
+    Reset,
     /// It has more bytes than this.
     #[error("the body has more than {0} bytes")]
     TooLong(u64),
@@ -44,6 +47,9 @@ pub(super) struct Outgoing(Option<Box<Upload>>);
 pub(super) struct Upload {
     /// `None` once it is known that it is not wanted.
     pub(super) body: Option<Incoming>,
+    /// Whether it came by HTTP/2. There hyper takes a reset with the reason "no error" for an end of the body, though that
+    /// reason is for servers (RFC 9113 §8.1); only the body's own state tells the two apart.
+    pub(super) is_http2: bool,
     /// What of it is kept for a report.
     pub(super) watch: Option<Watch>,
     /// Set until it may pass.
@@ -147,6 +153,9 @@ impl Upload {
         // The last data frame may be the last poll: hyper does not ask again once the length is used up.
         let last = body.is_end_stream();
         let Some(mut frame) = frame.transpose()? else {
+            if self.is_http2 && !last {
+                return Poll::Ready(Some(Err(UploadError::Reset)));
+            }
             self.ended(true);
             return Poll::Ready(None);
         };

@@ -3,6 +3,7 @@
 mod door;
 mod failures;
 pub(crate) mod fixture;
+mod framing;
 #[cfg(feature = "tls")]
 mod http2;
 mod interim;

@@ -12,6 +12,8 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use opencode_relay::stop::{Stop, Tasks};
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::mpsc;
 
 use super::fixture::Settings;
 use crate::listen::fixture::Secured;
@@ -169,4 +171,51 @@ async fn a_refused_body_costs_its_own_stream_only() {
     let answer = client.send(Request::post("https://relay/").body(unmeasured("ab", None)).unwrap()).await;
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "ab");
     assert_eq!(secured.relay.connections.open(), 1);
+}
+
+/// A frame of HTTP/2: length, type, flags, stream, payload (RFC 9113 §4.1).
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+// On more than one thread: the body and the answer hear of the reset in one order or the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_is_no_end_of_a_body_whatever_its_reason() {
+    let (tell, mut told) = mpsc::channel(4);
+    let upstream = Routes::default()
+        .on("/", move |head, mut wire| {
+            let tell = tell.clone();
+            async move {
+                assert_eq!(wire.chunk().await.unwrap(), b"abc");
+                if head.get("x-early").is_some() {
+                    wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+                }
+                tell.send(None).await.ok()?;
+                tell.send(Some(wire.body(&head).await.is_ok())).await.ok()?;
+                None
+            }
+        })
+        .start()
+        .await;
+    let secured = Secured::over(&upstream, Settings::default()).await;
+    const NO_ERROR: u8 = 0;
+    const CANCEL: u8 = 8;
+    // A field without an index: its name and value come as they are.
+    const EARLY: &[u8] = b"\x00\x07x-early\x01y";
+    for (reason, early) in [(CANCEL, false), (NO_ERROR, false), (CANCEL, true), (NO_ERROR, true)].repeat(10) {
+        let mut stream = secured.connect("h2").await;
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        bytes.extend(frame(4, 0, 0, &[]));
+        // From the static table of HPACK: POST, https, /; and the authority.
+        let fields = [&b"\x83\x87\x84\x41\x05relay"[..], if early { EARLY } else { b"" }].concat();
+        bytes.extend(frame(1, 4, 1, &fields));
+        bytes.extend(frame(0, 0, 1, b"abc"));
+        stream.write_all(&bytes).await.unwrap();
+        stream.flush().await.unwrap();
+        assert_eq!(within("the beginning", told.recv()).await, Some(None));
+        stream.write_all(&frame(3, 0, 1, &[0, 0, 0, reason])).await.unwrap();
+        stream.flush().await.unwrap();
+        assert_eq!(within("the end", told.recv()).await, Some(Some(false)), "{reason} {early}");
+    }
 }

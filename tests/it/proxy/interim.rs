@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::fixture::Relay;
+use super::fixture::{Relay, Settings, up};
 use crate::upstream::{Head, Routes, Upstream, Wire, within};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -286,4 +286,35 @@ async fn hints_come_while_the_answer_is_still_awaited() {
     assert!(tokio::time::timeout(Duration::from_millis(50), wire.head()).await.is_err());
     open.send_replace(true);
     assert_eq!(wire.answer().await.second(), "200");
+}
+
+#[tokio::test]
+async fn what_was_waited_for_is_told_like_anything_that_passed() {
+    let upstream = Routes::default()
+        .on("*", |head, mut wire| async move {
+            if head.second().ends_with("/refused/reply") {
+                wire.send("HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n").await;
+                return None;
+            }
+            wire.send(CONTINUE).await;
+            wire.body(&head).await.ok()?;
+            wire.send(OK).await;
+            Some(wire)
+        })
+        .start()
+        .await;
+    let (queue, mut reports) = mpsc::channel(8);
+    let mut settings = Settings::default();
+    settings.proxy.observer = Some(queue);
+    let relay = Relay::start(up(&upstream), settings).await;
+    for (id, status, told) in [("per_1", 200, "ab"), ("refused", 401, "")] {
+        let mut wire = relay.connect().await;
+        wire.send(WAITING.replace(" / ", &format!(" /permission/{id}/reply "))).await;
+        if wire.head().await.unwrap().second() == "100" {
+            wire.send("ab").await;
+            wire.answer().await;
+        }
+        let passed = within("a report", reports.recv()).await.unwrap();
+        assert_eq!((passed.status, &passed.body[..]), (status, told.as_bytes()), "{id}");
+    }
 }

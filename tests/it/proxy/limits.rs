@@ -248,6 +248,25 @@ async fn a_client_that_pauses_for_too_long_is_408() {
 }
 
 #[tokio::test]
+async fn a_pause_breaks_an_answer_off_that_has_begun() {
+    let upstream = Routes::default()
+        .on("/", |_, mut wire| async move {
+            wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+            wire.send_chunk("begun").await;
+            wire.ended().await;
+            None
+        })
+        .start()
+        .await;
+    let relay = with(&upstream, |options| options.body_timeout = Duration::from_millis(300)).await;
+    let mut wire = relay.connect().await;
+    wire.send("POST / HTTP/1.1\r\nhost: relay\r\ncontent-length: 5\r\n\r\nabc").await;
+    assert_eq!(wire.answer().await.second(), "200");
+    assert_eq!(wire.chunk().await.unwrap(), b"begun");
+    assert!(wire.chunk().await.is_err());
+}
+
+#[tokio::test]
 async fn an_answer_that_does_not_begin_in_time_is_504_and_the_request_is_cancelled() {
     let (tell, mut told) = mpsc::channel(4);
     let upstream = Routes::default()

@@ -95,7 +95,12 @@ async fn the_relays_own_questions_tell_it_too() {
         .start()
         .await;
     let relay = trusting(&upstream, &[]).await;
-    assert_eq!(relay.get("/event", CLAIMS).await.0.second(), "200");
+    let fields =
+        format!("{CLAIMS}connection: upgrade, te, x-hop\r\nupgrade: websocket\r\nte: trailers\r\nx-hop: 1\r\n");
+    assert_eq!(relay.get("/event", &fields).await.0.second(), "200");
+    for name in ["connection", "upgrade", "te", "x-hop"] {
+        assert_eq!(upstream.last().get(name), None, "{name}");
+    }
     assert_eq!(upstream.last().second(), "/path");
     assert_eq!(upstream.last().get("x-forwarded-for").as_deref(), Some("127.0.0.1"));
 }

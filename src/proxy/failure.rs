@@ -78,9 +78,6 @@ pub enum Failure {
     /// The request has already passed through this relay.
     #[error("this request has already passed through this relay: --upstream leads back to the relay itself")]
     Loop,
-    /// Tunnels to anywhere are not this proxy's business.
-    #[error("CONNECT is not supported: this is a relay in front of one opencode, not a forward proxy")]
-    Tunnel,
     /// A target that names no path.
     #[error("the request target has no path; send an absolute path such as /session")]
     Target,
@@ -100,7 +97,7 @@ impl Failure {
             Self::Overloaded(_) | Self::Sockets(_) => (StatusCode::SERVICE_UNAVAILABLE, "OverloadedError"),
             Self::Broken(_) | Self::Switched | Self::Coding => (StatusCode::BAD_GATEWAY, "UpstreamAnswerError"),
             Self::Loop => (StatusCode::LOOP_DETECTED, "ProxyLoopError"),
-            Self::Tunnel | Self::Coded => (StatusCode::NOT_IMPLEMENTED, "NotImplementedError"),
+            Self::Coded => (StatusCode::NOT_IMPLEMENTED, "NotImplementedError"),
             Self::Request | Self::Target => (StatusCode::BAD_REQUEST, "BadRequest"),
         }
     }

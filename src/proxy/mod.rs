@@ -146,9 +146,6 @@ impl Proxy {
         mut request: Request<Incoming>,
         caller: &Caller,
     ) -> Result<Response<ProxyBody>, Failure> {
-        if request.method() == Method::CONNECT {
-            return Err(Failure::Tunnel);
-        }
         let upgraded = hyper::upgrade::on(&mut request);
         let (received, body) = request.into_parts();
         let (method, version) = (received.method.clone(), received.version);

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::upstream::Known;
 use crate::config::{Config, Witness};
 use crate::event::View;
-use crate::http::Clients;
+use crate::http::{Clients, Connections};
 use crate::journal::Journal;
 use crate::pipeline::{Handle, LogState, StreamState};
 use crate::proxy::Target;
@@ -24,6 +24,7 @@ pub(super) struct Report {
     pub(super) target: watch::Receiver<Target>,
     pub(super) known: watch::Receiver<Known>,
     pub(super) clients: Clients,
+    pub(super) connections: Connections,
 }
 
 impl Report {
@@ -117,6 +118,7 @@ impl Report {
                 "newest": fill.newest.0,
             },
             "clients": clients,
+            "connections": { "open": self.connections.open(), "refused": self.connections.refused() },
         });
         shorten(&mut told);
         told

@@ -4,13 +4,26 @@
 
 mod admission;
 mod body;
+mod connection;
 mod credentials;
+mod exchange;
 mod host;
+#[cfg(feature = "tls")]
+mod http2;
+mod interleave;
 mod listen;
+mod refusal;
 mod relay;
+mod room;
 mod server;
 mod socket;
 mod sse;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
+mod tls;
+mod unix;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,10 +34,13 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 pub use self::credentials::Credentials;
-pub use self::listen::{Endpoint, EndpointError, Listener};
+pub use self::listen::{Endpoint, EndpointError, ListenError, Listener};
 pub use self::relay::{Ready, Status};
+pub use self::room::Connections;
 pub use self::server::serve;
 pub use self::sse::Clients;
+pub use self::tls::{Tls, TlsError};
+pub use self::unix::UnixError;
 
 use self::admission::{Admission, Grant, Refusal, Wants};
 use self::body::AnswerBody;
@@ -34,7 +50,7 @@ use self::socket::Socket;
 use self::sse::Wish;
 use crate::event::View;
 use crate::hub::Hub;
-use crate::proxy::{Caller, Proxy, ProxyBody, answer};
+use crate::proxy::{Caller, Proxy, ProxyBody, TrustedProxy, answer};
 use crate::stop::Stop;
 
 /// The front's settings.
@@ -50,13 +66,15 @@ pub struct Options {
     pub grace: Duration,
     /// Most connections at a time; further callers wait in the kernel's backlog.
     pub connections: usize,
-    /// Most connections of one client address at a time; more are closed at once.
+    /// Most connections of one client address (IPv6: of a /64) at a time; more are closed at once. Not for unix sockets.
     pub connections_per_address: Option<usize>,
-    /// How long a request's head may take; then the connection is closed.
+    /// How long a request's head, or a TLS handshake, may take; then it is answered with 408 and the connection closed.
     pub head_timeout: Duration,
     /// How long a connection may be idle between two requests, or take nothing of an answer; then it is closed. Not for
     /// event streams (see `stall_timeout`) and upgraded connections.
     pub idle_timeout: Duration,
+    /// Proxies in front of the relay, to which `connections_per_address` does not apply.
+    pub trusted: Vec<TrustedProxy>,
     /// Names by which browsers may reach the relay's own pages and streams while opencode has no password, besides
     /// `localhost` and the addresses it listens on. `*` is any.
     pub allowed_hosts: Vec<String>,
@@ -73,6 +91,7 @@ impl Default for Options {
             connections_per_address: Some(8192),
             head_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(120),
+            trusted: Vec::new(),
             allowed_hosts: Vec::new(),
         }
     }
@@ -88,6 +107,8 @@ pub struct Parts {
     pub api_event: Arc<AtomicBool>,
     /// Counts the streams; keep a clone to show it.
     pub clients: Clients,
+    /// Counts the connections; keep a clone to show it.
+    pub connections: Connections,
     /// Told the directory of every client that is admitted to a stream: an instance runs there.
     pub admitted: Admitted,
     /// Makes `/_relay/status`.

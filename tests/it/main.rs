@@ -10,6 +10,7 @@ mod faults;
 mod journal;
 mod kit;
 mod layering;
+mod listen;
 mod measure;
 mod proxy;
 mod real_api;

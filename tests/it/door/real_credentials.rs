@@ -208,7 +208,8 @@ async fn with_a_password(version: &str, user: Option<&str>) {
     let names = ENDPOINTS.len();
     println!(
         "| {version} | {user} | {names} endpoints × {} ways × 2 relays, 3 methods at {} | {compared} equal |",
-        ways.len()
+        ways.len(),
+        METHODS_AT.len()
     );
 
     // An id is no credential: with it there is nothing more to be had than without.

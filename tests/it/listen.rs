@@ -1,7 +1,7 @@
 //! Where and how clients connect: ports, unix sockets, TLS, HTTP/2; and what a connection may take of time and room.
 
 #[cfg(feature = "tls")]
-mod certificates;
+pub(crate) mod certificates;
 #[cfg(feature = "tls")]
 pub(crate) mod fixture;
 #[cfg(feature = "tls")]

@@ -163,3 +163,45 @@ async fn an_outage_lets_no_foreign_name_in() {
         assert_eq!(get(&relay, "GET /event HTTP/1.1", "host: evil.example\r\n").await.0.second(), "403");
     }
 }
+
+/// The name of HTTP/2 stands in the target; a field beside it does not hide it.
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn a_foreign_name_is_refused_by_http2_too() {
+    use crate::listen::fixture::Secured;
+
+    let upstream = opencode(true).await;
+    let secured = Secured::over(&upstream, settings(&[])).await;
+    let client = secured.http2().await;
+    for path in ["/event", "/_relay/status"] {
+        // What stands before the path is the end of the name.
+        let foreign = format!(".evil.example{path}");
+        for (target, fields, expected) in [
+            (path, &[][..], 200),
+            (foreign.as_str(), &[], 403),
+            (foreign.as_str(), &[("host", "localhost")], 403),
+            // The target's name is the one that counts, and no browser sends another beside it.
+            (path, &[("host", "evil.example")], 200),
+        ] {
+            let answer = client.get(target, fields).await.unwrap();
+            assert_eq!(answer.status(), expected, "{target} {fields:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_browser_comes_by_a_unix_socket() {
+    use opencode_relay::http::{Endpoint, Listener};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let upstream = opencode(true).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("relay.sock");
+    let listener = Listener::bind(&Endpoint::Unix { path: path.clone() }, 0o600, None).await.unwrap();
+    let _relay = Relay::start_on(listener, ([127, 0, 0, 1], 0).into(), up(&upstream), settings(&[]));
+    let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+    stream.write_all(b"GET /_relay/status HTTP/1.1\r\nhost: any.example\r\n\r\n").await.unwrap();
+    let mut text = vec![0; 15];
+    crate::upstream::within("the answer", stream.read_exact(&mut text)).await.unwrap();
+    assert_eq!(text, b"HTTP/1.1 200 OK");
+}

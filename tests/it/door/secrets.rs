@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::bounded;
 use crate::support::relay::Relay;
-use crate::upstream::{Head, Routes, Upstream, Wire, within};
+use crate::upstream::{Head, Routes, Upstream, Wire};
 
 /// The relay's own.
 const PASSWORD: &str = "relays-own-password";
@@ -267,27 +267,81 @@ async fn secrets_are_nowhere_with_a_log_in_json() {
     bounded(nothing_is_told("json")).await;
 }
 
-/// Whatever the filter asks for by name.
+/// Asks for everything that libraries could say, by name.
+const EVERYTHING: &str = "trace,h2=trace,hyper=trace,hyper_util=trace,rustls=trace,tokio=trace,mio=trace";
+
+/// Waits for a line of the log.
+async fn until_said(relay: &Relay, words: &str) {
+    let found = relay.stderr().wait(0, Duration::from_secs(10), |line| line.text.contains(words).then_some(())).await;
+    assert!(found.is_some(), "{words:?} was not said: {}", relay.output());
+}
+
+/// Every line is the relay's own.
+fn nobody_else_talks(relay: &Relay) {
+    for line in relay.stderr().from(0) {
+        let line: serde_json::Value = serde_json::from_str(&line.text).expect("a line of JSON");
+        assert!(line["target"].as_str().unwrap().starts_with("opencode_relay"), "{line}");
+    }
+}
+
 #[tokio::test]
 async fn libraries_say_nothing_however_they_are_asked() {
     bounded(async {
         let upstream = opencode().await;
         let folder = tempfile::tempdir().unwrap();
-        let filter = "trace,h2=trace,hyper=trace,hyper_util=trace,rustls=trace,tokio=trace,mio=trace";
-        let url = format!("http://{}", upstream.address());
-        let state = folder.path().to_str().unwrap();
-        let arguments =
-            ["--upstream", &url, "--log", "none", "--state-dir", state, "--log-level", filter, "--log-format", "json"];
-        let relay = Relay::start(&arguments, &[], folder.path()).await;
+        let (url, state) = (format!("http://{}", upstream.address()), folder.path().to_str().unwrap());
+        let log = ["--log", "none", "--log-level", EVERYTHING, "--log-format", "json"];
+        let relay =
+            Relay::start(&[&["--upstream", &url, "--state-dir", state][..], &log].concat(), &[], folder.path()).await;
         let address = relay.base().strip_prefix("http://").unwrap().parse().unwrap();
         exchange(address, "GET /session HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
-        let said = |line: &str| line.contains("answered").then_some(());
-        within("a line", relay.stderr().wait(0, Duration::from_secs(5), |line| said(&line.text)))
-            .await
-            .expect("a line");
-        for line in relay.stderr().from(0) {
-            let line: serde_json::Value = serde_json::from_str(&line.text).expect("a line of JSON");
-            assert!(line["target"].as_str().unwrap().starts_with("opencode_relay"), "{line}");
+        until_said(&relay, "answered").await;
+        nobody_else_talks(&relay);
+    })
+    .await;
+}
+
+/// By HTTP/2, whose library says every frame, and what is wrong with a head, with `debug` and `trace`.
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn libraries_say_nothing_about_http2_either() {
+    use crate::listen::certificates::Files;
+    use crate::listen::fixture::{Http2, connect};
+
+    bounded(async {
+        let upstream = opencode().await;
+        let (files, shown) = Files::new();
+        let folder = tempfile::tempdir().unwrap();
+        let (url, state) = (format!("http://{}", upstream.address()), folder.path().to_str().unwrap());
+        let tls = [
+            "--listen",
+            "https://127.0.0.1:0",
+            "--tls-certificate",
+            files.certificate.to_str().unwrap(),
+            "--tls-key",
+            files.key.to_str().unwrap(),
+        ];
+        let log = ["--log", "none", "--log-level", EVERYTHING, "--log-format", "json"];
+        let all = [&["--upstream", &url, "--state-dir", state][..], &tls, &log].concat();
+        let relay = Relay::start(&all, &[("OPENCODE_SERVER_PASSWORD".into(), PASSWORD.into())], folder.path()).await;
+        let listening = |text: &str| text.strip_prefix("opencode-relay listening on https://").map(str::to_owned);
+        let found = relay.stdout().wait(0, Duration::from_secs(10), |line| listening(&line.text)).await;
+        let address: SocketAddr = found.expect("it speaks TLS").parse().unwrap();
+        let client = Http2::over(connect(address, &shown, "h2").await.unwrap()).await;
+        let token = encode(&format!("opencode:{PASSWORD}"));
+        let basic = format!("Basic {token}");
+        for path in ["/session", "/event", "/_relay/status", "/half", "/nonsense", "/event?ids=x&a=b"] {
+            let mark = if path.contains('?') { '&' } else { '?' };
+            let target = format!("{path}{mark}auth_token={token}&ticket={TICKET}");
+            let _ = client.get(&target, &[("authorization", &basic), ("cookie", COOKIE)]).await;
+            // Fields that HTTP/2 does not allow, beside those that nobody may see.
+            let _ = client.get(&target, &[("connection", "close"), ("authorization", &basic)]).await;
+        }
+        until_said(&relay, "/_relay/status").await;
+        nobody_else_talks(&relay);
+        let output = relay.output();
+        for secret in [PASSWORD, &token, TICKET, COOKIE] {
+            assert!(!output.contains(secret), "{secret} is in the log");
         }
     })
     .await;

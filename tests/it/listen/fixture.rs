@@ -100,7 +100,7 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Executo
 }
 
 impl Http2 {
-    async fn over(stream: TlsStream<TcpStream>) -> Self {
+    pub(crate) async fn over(stream: TlsStream<TcpStream>) -> Self {
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
         let (tasks, stop) = (Tasks::new(), Stop::new());
         let mut builder = http2::Builder::new(Executor(tasks.clone()));

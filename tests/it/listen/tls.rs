@@ -12,7 +12,9 @@ use crate::upstream::{Routes, Upstream, Wire};
 const GET: &str = "GET /x HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
 
 async fn upstream() -> Upstream {
-    Routes::default().fixed("/x", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").start().await
+    const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let early = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    Routes::default().fixed("/x", OK).fixed("/early", early).start().await
 }
 
 #[tokio::test]
@@ -23,6 +25,19 @@ async fn requests_pass_through_tls() {
     assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("\r\n\r\nok"), "{text}");
     let text = talk(secured.connect("http/1.1").await, "GET / HTTP/1.1\r\nno field\r\n\r\n").await;
     assert!(text.starts_with("HTTP/1.1 400 ") && text.contains("RFC 9112"), "{text}");
+}
+
+#[tokio::test]
+async fn interim_answers_pass_where_they_can() {
+    let upstream = upstream().await;
+    let secured = Secured::over(&upstream, Settings::default()).await;
+    let early = GET.replace("/x", "/early");
+    let text = talk(secured.connect("http/1.1").await, &early).await;
+    assert!(text.starts_with("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n"), "{text}");
+    let text = talk(secured.connect("http/1.1").await, &early.replace("1.1", "1.0")).await;
+    assert!(text.starts_with("HTTP/1.0 200 OK\r\n"), "{text}");
+    let answer = secured.http2().await.get("/early", &[]).await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.headers().get("link")), (200, None));
 }
 
 #[tokio::test]

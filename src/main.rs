@@ -1,6 +1,6 @@
 //! The `opencode-relay` command: reads flags, environment and signals, and calls the library.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use opencode_relay::app::Relay;
@@ -94,8 +94,13 @@ async fn relay(config: Config) -> anyhow::Result<Exit> {
         let _ = writeln!(std::io::stdout(), "opencode-relay listening on {endpoint}");
     }
     let certificate = relay.certificate();
-    let reloads = async {
+    // A terminal that is closed says so by the same signal as whoever wants settings to be read again.
+    let had_terminal = std::io::stderr().is_terminal();
+    let hung_up = async {
         while hangup.recv().await.is_some() {
+            if had_terminal && !std::io::stderr().is_terminal() {
+                return;
+            }
             certificate.read_again();
         }
         std::future::pending().await
@@ -105,6 +110,7 @@ async fn relay(config: Config) -> anyhow::Result<Exit> {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = hung_up => {}
         }
         stop.pull();
         // A second signal means it.
@@ -115,7 +121,6 @@ async fn relay(config: Config) -> anyhow::Result<Exit> {
     };
     tokio::select! {
         exit = &mut running => exit,
-        never = reloads => never,
         () = signals => Err(anyhow::anyhow!("stop in order: a second signal came")),
     }
 }

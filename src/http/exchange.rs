@@ -37,6 +37,8 @@ pub(super) enum Phase {
     Answering,
     /// hyper has all of the answer, but may not have written all of it.
     Answered,
+    /// The connection speaks another protocol from its 101 on: nothing on it is a message any more.
+    Upgraded,
     /// The relay refuses to go on: nothing more is read, and what it has to say is the last that is written.
     Refused,
 }
@@ -51,8 +53,6 @@ pub(super) struct State {
     requests: usize,
     /// Those among them that are event streams: they end by themselves only.
     streams: usize,
-    /// Whether the connection was given to another protocol.
-    is_upgraded: bool,
     /// The requests so far: an interim answer that comes too late is known by it.
     number: u64,
     /// Whole messages of the relay's own that wait to be written.
@@ -72,7 +72,6 @@ impl Exchange {
             since: Instant::now(),
             requests: 0,
             streams: 0,
-            is_upgraded: false,
             number: 0,
             own: BytesMut::new(),
             begun: false,
@@ -95,11 +94,11 @@ impl Exchange {
 
     /// The answer to the request was to speak another protocol from now on.
     pub(super) fn upgrade(&self) {
-        self.lock().is_upgraded = true;
+        self.lock().enter(Phase::Upgraded);
     }
 
     pub(super) fn is_upgraded(&self) -> bool {
-        self.lock().is_upgraded
+        self.lock().phase == Phase::Upgraded
     }
 
     /// Ends the connection with this message.
@@ -128,6 +127,7 @@ impl Exchange {
         let state = self.lock();
         match state.phase {
             Phase::Head | Phase::Refused => Some((state.phase, state.since)),
+            Phase::Upgraded => None,
             _ if state.requests == 0 => Some((Phase::Idle, state.since)),
             _ => None,
         }

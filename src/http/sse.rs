@@ -179,7 +179,20 @@ pub(super) struct EventStream {
     /// Nothing may come before the greeting.
     greeted: bool,
     stop: Pin<Box<dyn Future<Output = ()> + Send>>,
+    leaving: Leaving,
     _client: Client,
+}
+
+/// How far a stream is on its way to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaving {
+    No,
+    /// It was told to end.
+    Told,
+    /// What was there already was given to hyper.
+    Given,
+    /// hyper had its chance to write that: it throws away what it has not written when a body ends as an error.
+    Written,
 }
 
 impl EventStream {
@@ -192,13 +205,16 @@ impl EventStream {
         // A client that was away gets one heartbeat when it reads again, not all that were due.
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let stop = Box::pin(async move { stop.pulled().await });
-        Self { follower, heartbeat, greeted: false, stop, _client: client }
+        Self { follower, heartbeat, greeted: false, stop, leaving: Leaving::No, _client: client }
     }
 
-    /// The next bytes. Ranked: the stop, a heartbeat that is due (a busy stream must not hold it up), events.
+    /// The next bytes. Ranked: the stop (see [`Self::leave`]), a heartbeat that is due (a busy stream must not hold it up), events.
     pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Ended>> {
-        if self.stop.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(Ended::Stopping));
+        if self.leaving == Leaving::No && self.stop.as_mut().poll(context).is_ready() {
+            self.leaving = Leaving::Told;
+        }
+        if self.leaving != Leaving::No {
+            return self.leave(context);
         }
         if self.greeted && self.heartbeat.poll_tick(context).is_ready() {
             return Poll::Ready(Ok(self.follower.heartbeat()));
@@ -208,6 +224,23 @@ impl EventStream {
             self.greeted = true;
         }
         frames.map_err(Ended::from)
+    }
+
+    /// Gives one batch of what is there already, so that clients at the tail miss nothing, and ends. Who is further behind
+    /// resumes by id.
+    fn leave(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Ended>> {
+        if self.leaving == Leaving::Told {
+            self.leaving = Leaving::Given;
+            if let Poll::Ready(frames) = self.follower.poll_frames(context) {
+                return Poll::Ready(frames.map_err(Ended::from));
+            }
+        }
+        if self.leaving == Leaving::Given {
+            self.leaving = Leaving::Written;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Err(Ended::Stopping))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The relay as a process: several places to listen, what it says at start, and SIGHUP.
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
@@ -8,6 +8,7 @@ use crate::standin::{SOON, StandIn};
 use crate::support::bounded;
 use crate::support::process::Process;
 use crate::support::relay::Relay;
+use crate::support::situations::until;
 
 async fn until_said(relay: &Relay, words: &str) {
     let found = relay.stderr().wait(0, SOON, |line| line.text.contains(words).then_some(())).await;
@@ -106,6 +107,45 @@ async fn sighup_reads_the_certificate_again() {
         // At start there is nothing from before.
         let error = failure(&[&["--listen", "https://127.0.0.1:0"][..], &files_given].concat()).await;
         assert!(error.contains(&format!("failed to read {key}")), "{error}");
+    })
+    .await;
+}
+
+/// The relay in a terminal leads a session of its own there, so it is not in the terminal's group.
+struct InTerminal(Pid);
+
+impl Drop for InTerminal {
+    fn drop(&mut self) {
+        // Usually it has ended.
+        let _ = kill_process(self.0, Signal::KILL);
+    }
+}
+
+#[tokio::test]
+async fn a_terminal_that_is_closed_takes_the_relay_along() {
+    bounded(async {
+        let standin = StandIn::start("1.14.48").await;
+        let folder = tempfile::tempdir().unwrap();
+        let [path, id, screen] = ["relay.sock", "id", "screen"].map(|name| folder.path().join(name));
+        let relay = format!(
+            "echo $$ >'{}'; exec '{}' run --journal memory --upstream {} --listen unix:{}",
+            id.display(),
+            env!("CARGO_BIN_EXE_opencode-relay"),
+            standin.url(),
+            path.display()
+        );
+        let command = ["script", "-qefc", &relay, screen.to_str().unwrap()].map(str::to_owned);
+        let env = [("PATH".to_owned(), std::env::var("PATH").unwrap())];
+        let mut terminal = Process::start(&command, &env, folder.path(), None).unwrap();
+        until("it to listen", || async { UnixStream::connect(&path).await.ok() }).await;
+        let pid = std::fs::read_to_string(&id).unwrap().trim().parse().ok().and_then(Pid::from_raw).unwrap();
+        let relay = InTerminal(pid);
+
+        kill_process(relay.0, Signal::HUP).unwrap();
+        let shown = || async { std::fs::read_to_string(&screen).ok()?.contains("nothing to read again").then_some(()) };
+        until("it to read again", shown).await;
+        terminal.signal(Signal::KILL);
+        until("its end in order", || async { (!path.exists()).then_some(()) }).await;
     })
     .await;
 }

@@ -235,6 +235,26 @@ async fn a_socket_passes_both_ways_with_its_half_close() {
 }
 
 #[tokio::test]
+async fn bytes_of_another_protocol_are_never_taken_for_http() {
+    const LOOKS_LIKE: &str = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let upstream = Routes::default()
+        .on("/odd", |_, mut wire| async move {
+            wire.send(SWITCHED).await;
+            wire.exactly(1).await;
+            wire.send(LOOKS_LIKE).await;
+            None
+        })
+        .start()
+        .await;
+    let relay = Relay::over(&upstream).await;
+    let (head, mut wire) = relay.get("/odd", UPGRADE).await;
+    assert_eq!(head.second(), "101");
+    // By then the 101 has been flushed, and nothing else is underway.
+    wire.send("a").await;
+    assert_eq!(wire.ended().await, LOOKS_LIKE.as_bytes());
+}
+
+#[tokio::test]
 async fn a_socket_ends_with_the_relay_and_with_either_end() {
     let upstream = Routes::default()
         .on("/echo", |_, mut wire| async move {

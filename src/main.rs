@@ -12,6 +12,9 @@ use opencode_relay::telemetry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// Descriptors for what is not a client: files, the journal, signals, the log, listeners, the upstream's stream.
+const OWN_DESCRIPTORS: u64 = 64;
+
 /// Wrong usage or settings.
 const USAGE: u8 = 2;
 
@@ -32,11 +35,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config) -> ExitCode {
+fn run(mut config: Config) -> ExitCode {
     if let Err(error) = telemetry::init(config.log_format, &config.log_level) {
         return fail(&error.to_string());
     }
-    raise_descriptors();
+    fit_descriptors(&mut config, raise_descriptors());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("relay").build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(relay(config)),
@@ -49,12 +52,34 @@ fn run(config: Config) -> ExitCode {
 }
 
 /// Takes as many descriptors as the system allows: each client is one, and the usual soft limit of 1024 is meant for
-/// programs that use `select`. Not worth failing for.
-fn raise_descriptors() {
+/// programs that use `select`. Not worth failing for. What it is then; `None` is without limit.
+fn raise_descriptors() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        tracing::warn!(%error, limit = limit.current, "cannot raise the limit of open files; it limits the clients");
+    match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            tracing::warn!(%error, limit = limit.current, "cannot raise the limit of open files; it limits the clients");
+            limit.current
+        }
     }
+}
+
+/// Lets no more clients in than there are descriptors for: a client's request needs a second one, to opencode. Without
+/// this a crowd would be accepted that nobody can serve.
+fn fit_descriptors(config: &mut Config, limit: Option<u64>) {
+    let Some(limit) = limit else { return };
+    let fitting = usize::try_from(limit.saturating_sub(OWN_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1);
+    if fitting >= config.max_connections {
+        return;
+    }
+    config.warnings.push(format!(
+        "at most {fitting} connections are let in at a time instead of {}: the process may have {limit} open files; raise \
+         that limit (LimitNOFILE= in a unit of systemd, `ulimit -H -n`), or lower --max-connections",
+        config.max_connections
+    ));
+    config.max_connections = fitting;
+    // As the default is: one client address must not keep the others out.
+    config.max_connections_per_address = config.max_connections_per_address.map(|most| most.min(fitting.div_ceil(2)));
 }
 
 async fn relay(config: Config) -> anyhow::Result<Exit> {
@@ -62,11 +87,19 @@ async fn relay(config: Config) -> anyhow::Result<Exit> {
     // Before anything is started: a signal from here on is a stop, not a death.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let relay = Relay::bind(config).await?;
-    for address in relay.addresses() {
+    for endpoint in relay.endpoints() {
         // For programs that start the relay and need its address; like opencode's own line.
-        let _ = writeln!(std::io::stdout(), "opencode-relay listening on http://{address}");
+        let _ = writeln!(std::io::stdout(), "opencode-relay listening on {endpoint}");
     }
+    let certificate = relay.certificate();
+    let reloads = async {
+        while hangup.recv().await.is_some() {
+            certificate.read_again();
+        }
+        std::future::pending().await
+    };
     let mut running = std::pin::pin!(relay.run(stop.clone()));
     let signals = async {
         tokio::select! {
@@ -82,6 +115,7 @@ async fn relay(config: Config) -> anyhow::Result<Exit> {
     };
     tokio::select! {
         exit = &mut running => exit,
+        never = reloads => never,
         () = signals => Err(anyhow::anyhow!("stop in order: a second signal came")),
     }
 }

@@ -1,15 +1,26 @@
 //! The relay's own log, on standard error; standard output belongs to the commands' results.
 //!
 //! A log must never harm what it reports on: when nobody takes standard error, or it is closed, lines are lost in silence.
+//! Nor may what it reports on harm the log. One event is one line, whatever others put into it: names, paths and reasons come
+//! from clients, from opencode and from its sessions' titles.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
+use tracing::Level;
 use tracing_subscriber::Layer as _;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{self as layer, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// The longest line in bytes. A longer one is cut, or in JSON, where a cut one would be none, left out; both say so.
+const LINE_LIMIT: usize = 64 << 10;
+
+/// The libraries below say with `debug` and `trace` what passes through them, queries and headers with it, and those can
+/// hold passwords. Whatever the filter says, only ours is shown below this level.
+const LIBRARIES: Level = Level::INFO;
 
 /// How the lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,23 +52,46 @@ pub fn init(format: Format, filter: &str) -> Result<(), Error> {
     let filter: Targets = filter.parse()?;
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     // `log_internal_errors` would print to the very standard error that failed, and panic over that.
-    let layer = layer::layer().with_writer(Stderr).with_timer(Utc).log_internal_errors(false);
+    let escape = match format {
+        Format::Text => Escape::Text { colour },
+        Format::Json => Escape::Json,
+    };
+    let layer = layer::layer().with_writer(Stderr(escape)).with_timer(Utc).log_internal_errors(false);
     let layer = match format {
         Format::Text => layer.with_ansi(colour).boxed(),
         Format::Json => layer.json().flatten_event(true).with_current_span(false).boxed(),
     };
-    tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
+    let ours = filter_fn(|event| is_shown(event.target(), *event.level()));
+    tracing_subscriber::registry().with(layer.with_filter(filter.and(ours))).try_init()?;
     Ok(())
+}
+
+/// Whether the filter is asked at all.
+fn is_shown(target: &str, level: Level) -> bool {
+    let is_ours =
+        target.strip_prefix(env!("CARGO_CRATE_NAME")).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+    is_ours || level <= LIBRARIES
+}
+
+/// How characters are written that would do something to a terminal or a reader instead of being shown.
+#[derive(Clone, Copy, Debug)]
+enum Escape {
+    /// `\u{202e}`, and the line break `\n`. With colours, escape sequences are the formatter's own: it escapes those in
+    /// values itself.
+    Text { colour: bool },
+    /// `\u202e`; in JSON such characters stand in strings only.
+    Json,
 }
 
 /// Standard error without its failures.
 #[derive(Clone, Copy, Debug)]
-struct Stderr;
+struct Stderr(Escape);
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Whole lines come here; a part of one is of no use to anybody, so what cannot be written is dropped.
-        let _ = io::stderr().write_all(bytes);
+        // The formatter hands over one whole event at a time; a part of one is of no use to anybody, so what cannot be
+        // written is dropped.
+        let _ = io::stderr().write_all(one_line(bytes, self.0).as_bytes());
         Ok(bytes.len())
     }
 
@@ -72,6 +106,48 @@ impl MakeWriter<'_> for Stderr {
     fn make_writer(&self) -> Self {
         *self
     }
+}
+
+/// One event as one line that shows everything in it.
+fn one_line(event: &[u8], escape: Escape) -> String {
+    let event = String::from_utf8_lossy(event.strip_suffix(b"\n").unwrap_or(event));
+    let mut line = String::with_capacity(event.len().min(LINE_LIMIT) + 1);
+    for letter in event.chars() {
+        if line.len() > LINE_LIMIT {
+            line = too_long(line, event.len(), escape);
+            break;
+        }
+        match escape {
+            _ if !is_unseen(letter) => line.push(letter),
+            Escape::Text { colour: true } if letter == '\x1b' => line.push(letter),
+            Escape::Text { .. } => line.extend(letter.escape_default()),
+            // All of them are in the basic plane: one unit.
+            Escape::Json => {
+                let _ = write!(line, "\\u{:04x}", u32::from(letter));
+            }
+        }
+    }
+    line.push('\n');
+    line
+}
+
+fn too_long(mut begun: String, length: usize, escape: Escape) -> String {
+    match escape {
+        Escape::Text { .. } => {
+            let _ = write!(begun, "… ({length} bytes, cut)");
+            begun
+        }
+        Escape::Json => format!(
+            r#"{{"timestamp":"{:.3}","level":"WARN","message":"a line of the log was left out: it had {length} bytes"}}"#,
+            jiff::Timestamp::now()
+        ),
+    }
+}
+
+/// Control characters, line separators, and marks that change the direction of what stands around them.
+fn is_unseen(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// The time in UTC to the millisecond, as opencode's own log has it.
@@ -94,6 +170,37 @@ mod tests {
         Utc.format_time(&mut layer::format::Writer::new(&mut text)).unwrap();
         assert_eq!(text.len(), "2026-11-23T00:39:15.123Z".len(), "{text}");
         assert!(text.ends_with('Z'), "{text}");
+    }
+
+    #[test]
+    fn an_event_is_one_line() {
+        let hostile = "a\nb\r\x1b[31m\0\u{85}\u{202e}\u{2028}\u{7f}\té…\n".as_bytes();
+        let text = one_line(hostile, Escape::Text { colour: false });
+        assert_eq!(text, "a\\nb\\r\\u{1b}[31m\\u{0}\\u{85}\\u{202e}\\u{2028}\\u{7f}\\té…\n");
+        assert_eq!(one_line(b"\x1b[2mx\x1b[0m\n", Escape::Text { colour: true }), "\x1b[2mx\x1b[0m\n");
+        let json = one_line("{\"a\":\"\u{202e}\u{7f}\"}\n".as_bytes(), Escape::Json);
+        assert_eq!(json, "{\"a\":\"\\u202e\\u007f\"}\n");
+        assert_eq!(one_line(b"a\xffb", Escape::Json), "a\u{fffd}b\n");
+    }
+
+    #[test]
+    fn a_line_has_a_longest_length() {
+        let long = "x".repeat(10 << 20);
+        let text = one_line(long.as_bytes(), Escape::Text { colour: false });
+        assert!(text.len() < LINE_LIMIT + 100 && text.ends_with("… (10485760 bytes, cut)\n"));
+        let json: serde_json::Value = serde_json::from_str(&one_line(long.as_bytes(), Escape::Json)).unwrap();
+        assert_eq!(json["level"], "WARN");
+    }
+
+    #[test]
+    fn libraries_are_never_heard_below_info() {
+        for target in ["opencode_relay", "opencode_relay::proxy"] {
+            assert!(is_shown(target, Level::TRACE));
+        }
+        for target in ["h2::server", "hyper::proto", "opencode_relay_other", ""] {
+            assert!(!is_shown(target, Level::DEBUG), "{target}");
+            assert!(is_shown(target, Level::INFO));
+        }
     }
 
     #[test]

@@ -3,13 +3,11 @@
 mod report;
 mod upstream;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::{self, Config, Shape, Witness};
@@ -40,10 +38,26 @@ const PASSED: usize = 256;
 pub struct Relay {
     config: Config,
     listeners: Vec<http::Listener>,
-    addresses: Vec<SocketAddr>,
+    endpoints: Vec<http::Endpoint>,
+    certificate: Certificate,
     limits: Limits,
     journal: Arc<Journal>,
     restored: Restored,
+}
+
+/// What clients that speak TLS are shown, and that it can be read again. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Certificate(Option<http::Tls>);
+
+impl Certificate {
+    /// Reads the files again, for connections to come; what cannot be used is told in the log, and changes nothing.
+    pub fn read_again(&self) {
+        match self.0.as_ref().map(http::Tls::reload) {
+            None => tracing::info!("there is nothing to read again: no address to listen on begins with https://"),
+            Some(Ok(())) => tracing::info!("the certificate and its key were read again"),
+            Some(Err(error)) => tracing::error!("failed to {error}; the certificate from before is used on"),
+        }
+    }
 }
 
 /// Limits that users have no setting for, because one value fits all; tests make them short.
@@ -75,20 +89,18 @@ impl Relay {
     pub async fn bind(config: Config) -> Result<Self> {
         // First, so that a second relay says whose folder it is, not whose port.
         let (journal, restored) = open_journal(&config).await?;
+        let is_tls = |endpoint: &http::Endpoint| matches!(endpoint, http::Endpoint::Tcp { is_tls: true, .. });
+        let files = config.tls.as_ref().filter(|_| config.listen.iter().any(is_tls));
+        let tls = files.map(|files| http::Tls::load(&files.certificate, &files.key)).transpose()?;
         let mut listeners = Vec::new();
-        let mut addresses = Vec::new();
+        let mut endpoints = Vec::new();
         for endpoint in &config.listen {
-            let http::Endpoint::Tcp { address, is_tls: false } = endpoint else {
-                anyhow::bail!("listen on {endpoint}: not there yet")
-            };
-            let listener = TcpListener::bind(address).await.with_context(|| {
-                format!("listen on {address}; is another relay or opencode there? Choose another with --listen")
-            })?;
-            addresses.push(listener.local_addr().context("ask for the address that was bound")?);
-            listeners.push(listener.into());
+            let listener = http::Listener::bind(endpoint, config.socket_mode, tls.as_ref()).await?;
+            endpoints.push(listener.endpoint().context("ask for the address that was bound")?);
+            listeners.push(listener);
         }
         let (journal, limits) = (Arc::new(journal), Limits::default());
-        Ok(Self { config, listeners, addresses, limits, journal, restored })
+        Ok(Self { config, listeners, endpoints, certificate: Certificate(tls), limits, journal, restored })
     }
 
     /// The same relay with other limits.
@@ -99,8 +111,14 @@ impl Relay {
 
     /// Where it listens.
     #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn endpoints(&self) -> &[http::Endpoint] {
+        &self.endpoints
+    }
+
+    /// What it shows to clients that speak TLS; keep it to read it again while the relay runs.
+    #[must_use]
+    pub fn certificate(&self) -> Certificate {
+        self.certificate.clone()
     }
 
     /// Runs until `stop` is pulled or the command that it started ends for good.
@@ -109,8 +127,8 @@ impl Relay {
     ///
     /// When the command cannot be started.
     pub async fn run(self, stop: Stop) -> Result<Exit> {
-        let Self { config, listeners, addresses, limits, journal, restored } = self;
-        warn_about(&config, &addresses);
+        let Self { config, listeners, endpoints, certificate: _, limits, journal, restored } = self;
+        warn_about(&config, &endpoints);
         let tasks = Tasks::new();
         let hub = Hub::new(journal.clone());
         let has_api = Arc::new(AtomicBool::new(false));
@@ -180,7 +198,7 @@ impl Relay {
             tasks.clone(),
             stop_rest.clone(),
         );
-        let clients = http::Clients::default();
+        let (clients, connections) = (http::Clients::default(), http::Connections::default());
         let report = Arc::new(Report {
             config: config.clone(),
             journal: journal.clone(),
@@ -188,12 +206,14 @@ impl Relay {
             target,
             known,
             clients: clients.clone(),
+            connections: connections.clone(),
         });
         let parts = http::Parts {
             hub: hub.clone(),
             proxy,
             api_event: has_api,
             clients,
+            connections,
             admitted: Arc::new({
                 let inbox = inbox_sender.clone();
                 move |directory| {
@@ -218,6 +238,7 @@ impl Relay {
                 connections_per_address: config.max_connections_per_address,
                 head_timeout: config.head_timeout,
                 idle_timeout: config.idle_timeout,
+                trusted: config.trusted_proxy.clone(),
                 allowed_hosts: config.allowed_host.clone(),
             },
         };
@@ -352,17 +373,25 @@ fn environment(config: &Config) -> supervise::Environment {
     )
 }
 
-fn warn_about(config: &Config, addresses: &[SocketAddr]) {
+fn warn_about(config: &Config, endpoints: &[http::Endpoint]) {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    for address in addresses {
-        tracing::info!("listening on http://{address}");
-        if !address.ip().is_loopback() && config.credentials.is_none() {
-            tracing::warn!(
-                "{address} can be reached from other machines and opencode, which can run shell commands, has no \
+    for endpoint in endpoints {
+        tracing::info!("listening on {endpoint}");
+        let is_guarded = config.credentials.is_some();
+        match endpoint {
+            // TLS keeps others from listening in, not from coming in.
+            http::Endpoint::Tcp { address, .. } if !address.ip().is_loopback() && !is_guarded => tracing::warn!(
+                "{endpoint} can be reached from other machines and opencode, which can run shell commands, has no \
                  password here: set OPENCODE_SERVER_PASSWORD for opencode and the relay, or listen on 127.0.0.1"
-            );
+            ),
+            // A group is somebody's choice of people; everybody hardly ever is.
+            http::Endpoint::Unix { .. } if config.socket_mode & 0o002 != 0 && !is_guarded => tracing::warn!(
+                "{endpoint} can be reached by every user of this machine and opencode, which can run shell commands, has \
+                 no password here: set OPENCODE_SERVER_PASSWORD for opencode and the relay, or use --socket-mode 600 or 660"
+            ),
+            _ => {}
         }
     }
 }

@@ -8,11 +8,14 @@ use tokio::sync::watch;
 use super::upstream::Known;
 use crate::config::{Config, Witness};
 use crate::event::View;
-use crate::http::Clients;
+use crate::http::{Clients, Connections};
 use crate::journal::Journal;
 use crate::pipeline::{Handle, LogState, StreamState};
 use crate::proxy::Target;
 use crate::reconcile::Count;
+
+/// Most bytes of any text in the status: a path has no more on Linux, and what others say of themselves needs no more.
+const TEXT: usize = 4096;
 
 pub(super) struct Report {
     pub(super) config: Config,
@@ -21,6 +24,7 @@ pub(super) struct Report {
     pub(super) target: watch::Receiver<Target>,
     pub(super) known: watch::Receiver<Known>,
     pub(super) clients: Clients,
+    pub(super) connections: Connections,
 }
 
 impl Report {
@@ -68,7 +72,7 @@ impl Report {
         let views = [View::Instance, View::Session, View::Global, View::Api];
         let clients: Map<String, Value> =
             views.into_iter().map(|view| (view.name().to_owned(), self.clients.count(view).into())).collect();
-        json!({
+        let mut told = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "ready": self.ready().is_ok(),
             "witness": match self.config.witness {
@@ -114,7 +118,23 @@ impl Report {
                 "newest": fill.newest.0,
             },
             "clients": clients,
-        })
+            "connections": { "open": self.connections.open(), "refused": self.connections.refused() },
+        });
+        shorten(&mut told);
+        told
+    }
+}
+
+/// Cuts what is too long. Directories, reasons and versions come from outside.
+fn shorten(value: &mut Value) {
+    match value {
+        Value::String(text) if text.len() > TEXT => {
+            text.truncate(text.floor_char_boundary(TEXT));
+            text.push('…');
+        }
+        Value::Array(values) => values.iter_mut().for_each(shorten),
+        Value::Object(fields) => fields.values_mut().for_each(shorten),
+        _ => {}
     }
 }
 

@@ -1,23 +1,21 @@
 //! Who may have a stream or a look at the relay: whoever opencode would let in, asked each time.
 //!
-//! The relay has no rules of its own. It sends `GET /path` upstream with the client's own credentials, directory and
+//! The relay has one rule of its own, about names (see [`Hosts`]). Otherwise it sends `GET /path` upstream with the client's own credentials, directory and
 //! Origin, and hands a refusal through. Only when opencode cannot be asked, and the relay holds the password itself,
 //! does it compare on its own.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use http::{Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
-use subtle::ConstantTimeEq;
 use tokio::time::{Instant, timeout};
 
+use super::credentials::Credentials;
+use super::host::{self, Hosts};
 use crate::proxy::{self, Caller, Failure, Proxy, ProxyBody, answer, query};
 
 /// How long opencode may take to say whom it admits. The first question for a directory boots an instance: seconds.
@@ -30,24 +28,6 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 /// The longest answer to `GET /path` that is read; real ones have a few hundred bytes.
 const ANSWER_LIMIT: usize = 64 << 10;
 
-/// Room in which secrets are compared, so that a comparison takes as long whatever their lengths are.
-const SECRET_ROOM: usize = 1024;
-
-/// What opencode is started with, if the relay knows it.
-#[derive(Clone)]
-pub struct Credentials {
-    /// `OPENCODE_SERVER_USERNAME`, by default `opencode`.
-    pub user: String,
-    /// `OPENCODE_SERVER_PASSWORD`.
-    pub password: String,
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Credentials").field("user", &self.user).field("password", &"***").finish()
-    }
-}
-
 /// What a request wants to be admitted to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wants {
@@ -55,6 +35,8 @@ pub(super) enum Wants {
     Instance,
     /// The whole server.
     Server,
+    /// The whole server, by its v2 API, which words a refusal in its own way.
+    Api,
 }
 
 /// An admitted client.
@@ -73,6 +55,7 @@ pub(super) type Refusal = Box<Response<ProxyBody>>;
 pub(super) struct Admission {
     proxy: Proxy,
     credentials: Option<Credentials>,
+    hosts: Hosts,
     /// What opencode resolved for a client that named no directory.
     default_directory: Mutex<Option<Arc<str>>>,
 }
@@ -83,8 +66,8 @@ struct PathAnswer {
 }
 
 impl Admission {
-    pub(super) fn new(proxy: Proxy, credentials: Option<Credentials>) -> Self {
-        Self { proxy, credentials, default_directory: Mutex::default() }
+    pub(super) fn new(proxy: Proxy, credentials: Option<Credentials>, hosts: Hosts) -> Self {
+        Self { proxy, credentials, hosts, default_directory: Mutex::default() }
     }
 
     /// Lets the client in, or gives the answer that refuses it.
@@ -109,8 +92,9 @@ impl Admission {
     }
 
     async fn ask(&self, wants: Wants, uri: &Uri, headers: &HeaderMap, caller: &Caller) -> Result<Grant, Refusal> {
+        self.check_host(uri, headers, caller).await?;
         let mut headers = headers.clone();
-        if wants == Wants::Server {
+        if wants != Wants::Instance {
             headers.remove("x-opencode-directory");
         }
         let response = match self.proxy.ask(&question(wants, uri), &headers, caller).await {
@@ -119,7 +103,7 @@ impl Admission {
             Err(failure) => return Err(Box::new(failure.answer().map(ProxyBody::from))),
         };
         if response.status() != StatusCode::OK {
-            return Err(Box::new(response));
+            return Err(self.in_its_words(wants, uri, &headers, caller, response).await);
         }
         let (head, body) = response.into_parts();
         let is_json = head
@@ -131,17 +115,68 @@ impl Admission {
             Err(_) => Bytes::new(),
         };
         let Ok(PathAnswer { directory }) = serde_json::from_slice::<PathAnswer>(&text) else {
-            return Err(not_opencode());
+            return Err(not_opencode(&head.headers));
         };
         // Some releases answer unknown paths with the web app and 200: only JSON counts.
         if !is_json {
-            return Err(not_opencode());
+            return Err(not_opencode(&head.headers));
         }
         let directory: Arc<str> = directory.into();
-        if proxy::directory(uri, &headers).is_none() || wants == Wants::Server {
+        if proxy::directory(uri, &headers).is_none() || wants != Wants::Instance {
             *self.default_directory.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory.clone());
         }
         Ok(Grant { directory: Some(directory), cors: cors(&head.headers) })
+    }
+
+    /// Refuses a request that asks for a name which is not ours, unless a password guards the server anyway.
+    ///
+    /// The relay may hold none while opencode has one, and the other way round, so opencode is asked, in nobody's name:
+    /// what a client shows of credentials proves nothing here, any page can send some, but for those that the relay
+    /// holds itself. Nothing else of the request goes along either but its Origin; a directory would boot an instance
+    /// there.
+    async fn check_host(&self, uri: &Uri, headers: &HeaderMap, caller: &Caller) -> Result<(), Refusal> {
+        let Some(host) = self.hosts.foreign(uri, headers, caller) else { return Ok(()) };
+        if self.credentials.as_ref().is_some_and(|credentials| credentials.are_shown(uri, headers)) {
+            return Ok(());
+        }
+        let origin = headers.get(ORIGIN).map(|origin| (ORIGIN, origin.clone()));
+        let response = match self.proxy.ask("/path", &origin.into_iter().collect(), caller).await {
+            Ok(response) => response,
+            // Then the relay compares on its own, or lets nobody in.
+            Err(failure) if failure.is_outage() => return Ok(()),
+            Err(failure) => return Err(Box::new(failure.answer().map(ProxyBody::from))),
+        };
+        if response.status() == StatusCode::UNAUTHORIZED {
+            return Ok(());
+        }
+        let name = host::name(&host).unwrap_or_else(|| "NAME".to_owned());
+        let message = format!(
+            "this relay does not know itself as {host:?}, and without a password it answers to known names only; start \
+             it with --allowed-host {name}, or give opencode and the relay a password (OPENCODE_SERVER_PASSWORD or \
+             --password-file)"
+        );
+        let mut refusal = own(StatusCode::FORBIDDEN, "ForbiddenHostError", &message);
+        refusal.headers_mut().extend(cors(response.headers()));
+        Err(refusal)
+    }
+
+    /// A refusal as the asked path itself would word it; `/path` is no part of the v2 API.
+    async fn in_its_words(
+        &self,
+        wants: Wants,
+        uri: &Uri,
+        headers: &HeaderMap,
+        caller: &Caller,
+        refusal: Response<ProxyBody>,
+    ) -> Refusal {
+        if wants != Wants::Api {
+            return Box::new(refusal);
+        }
+        let target = question(wants, uri).replacen("/path", "/api/event", 1);
+        match self.proxy.ask(&target, headers, caller).await {
+            Ok(own) if own.status() == refusal.status() => Box::new(own),
+            _ => Box::new(refusal),
+        }
     }
 
     /// opencode cannot be asked. Whoever shows the password the relay holds is let in; without one nobody knows.
@@ -154,7 +189,7 @@ impl Admission {
             return Err(Box::new(refusal));
         }
         let directory = match wants {
-            Wants::Server => None,
+            Wants::Server | Wants::Api => None,
             Wants::Instance => {
                 let known = || self.default_directory.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let asked = proxy::directory(uri, headers).map(Arc::from);
@@ -163,37 +198,6 @@ impl Admission {
         };
         Ok(Grant { directory, cors: HeaderMap::new() })
     }
-}
-
-impl Credentials {
-    /// Whether a request shows them as opencode wants it: `?auth_token=` (it wins), or one Basic header.
-    fn are_shown(&self, uri: &Uri, headers: &HeaderMap) -> bool {
-        const LENIENT: GeneralPurpose = GeneralPurpose::new(
-            &STANDARD,
-            GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-        );
-        let token = query::first(uri.query().unwrap_or_default(), "auth_token");
-        let mut lines = headers.get_all(AUTHORIZATION).iter();
-        let encoded = token.or_else(|| {
-            let (line, None) = (lines.next()?.to_str().ok()?, lines.next()) else { return None };
-            let (scheme, rest) = line.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("basic").then(|| rest.trim().to_owned())
-        });
-        let shown = encoded.and_then(|encoded| LENIENT.decode(encoded).ok()).unwrap_or_default();
-        same(&shown, format!("{}:{}", self.user, self.password).as_bytes())
-    }
-}
-
-/// Compares in a time that depends on neither content nor length.
-fn same(one: &[u8], other: &[u8]) -> bool {
-    let padded = |secret: &[u8]| {
-        let mut room = [0; SECRET_ROOM];
-        let kept = secret.len().min(SECRET_ROOM);
-        room[..kept].copy_from_slice(&secret[..kept]);
-        room
-    };
-    let equal = padded(one).ct_eq(&padded(other)) & one.len().ct_eq(&other.len());
-    bool::from(equal) && one.len() <= SECRET_ROOM
 }
 
 /// `GET /path` with the parts of the client's query that decide about admission, raw as they came.
@@ -224,12 +228,11 @@ fn outage(failure: &Failure) -> Refusal {
     refusal
 }
 
-fn not_opencode() -> Refusal {
-    own(
-        StatusCode::BAD_GATEWAY,
-        "UpstreamAnswerError",
-        "GET /path upstream gave no JSON with a directory; check that --upstream is an opencode server",
-    )
+fn not_opencode(answered: &HeaderMap) -> Refusal {
+    let message = "GET /path upstream gave no JSON with a directory; check that --upstream is an opencode server";
+    let mut refusal = own(StatusCode::BAD_GATEWAY, "UpstreamAnswerError", message);
+    refusal.headers_mut().extend(cors(answered));
+    refusal
 }
 
 fn own(status: StatusCode, name: &str, message: &str) -> Refusal {
@@ -246,38 +249,5 @@ mod tests {
         assert_eq!(question(Wants::Instance, &uri), "/path?directory=%2Fa%20b&auth%5Ftoken=c2VjcmV0&workspace=w");
         assert_eq!(question(Wants::Server, &uri), "/path?auth%5Ftoken=c2VjcmV0");
         assert_eq!(question(Wants::Server, &Uri::from_static("/event")), "/path");
-    }
-
-    #[test]
-    fn credentials_are_shown_as_opencode_wants_them() {
-        let credentials = Credentials { user: "opencode".into(), password: "pass".into() };
-        let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
-        let good = encode("opencode:pass");
-        let shown = |uri: &str, lines: &[String]| {
-            let mut headers = HeaderMap::new();
-            for line in lines {
-                headers.append(AUTHORIZATION, line.parse().unwrap());
-            }
-            credentials.are_shown(&uri.parse().unwrap(), &headers)
-        };
-        assert!(shown("/event", &[format!("Basic {good}")]));
-        assert!(shown("/event", &[format!("basic {}", good.trim_end_matches('='))]));
-        assert!(shown(&format!("/event?auth_token={good}"), &[]));
-        assert!(shown(&format!("/event?auth_token={good}"), &["Basic bad".into()]));
-        for line in ["Bearer x", "Basic", "Basic !!", &format!("Basic {}", encode("other:pass"))] {
-            assert!(!shown("/event", &[line.to_owned()]), "{line}");
-        }
-        assert!(!shown("/event", &[]));
-        assert!(!shown("/event?auth_token=bad", &[format!("Basic {good}")]));
-        assert!(!shown("/event", &[format!("Basic {good}"), format!("Basic {good}")]));
-        assert!(!format!("{credentials:?}").contains("pass\""));
-    }
-
-    #[test]
-    fn secrets_of_any_length_compare() {
-        assert!(same(b"a", b"a"));
-        for (one, other) in [(&b"a"[..], &b"a\0"[..]), (b"", b"a"), (&[b'x'; 2000], &[b'x'; 2000])] {
-            assert!(!same(one, other));
-        }
     }
 }

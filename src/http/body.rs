@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::exchange::Underway;
 use super::socket::Socket;
 use super::sse::{Ended, EventStream};
 use crate::proxy::ProxyBody;
@@ -16,6 +17,8 @@ pub(super) struct AnswerBody {
     /// Set for HTTP/1.0, where the end of the connection is the end of the body: an error has to be a reset there, or it
     /// would look like a complete answer.
     reset: Option<Socket>,
+    /// Held for as long as the answer is not over.
+    _underway: Option<Underway>,
 }
 
 enum Kind {
@@ -25,7 +28,15 @@ enum Kind {
 
 impl AnswerBody {
     pub(super) fn stream(stream: EventStream) -> Self {
-        Self { kind: Kind::Stream(Box::new(stream)), reset: None }
+        Self { kind: Kind::Stream(Box::new(stream)), reset: None, _underway: None }
+    }
+
+    /// Keeps this until the body is over.
+    pub(super) fn holding(self, mut underway: Underway) -> Self {
+        if matches!(self.kind, Kind::Stream(_)) {
+            underway.stream();
+        }
+        Self { _underway: Some(underway), ..self }
     }
 
     /// Makes an error of this body reset the connection.
@@ -37,7 +48,7 @@ impl AnswerBody {
 
 impl From<ProxyBody> for AnswerBody {
     fn from(body: ProxyBody) -> Self {
-        Self { kind: Kind::Plain(body), reset: None }
+        Self { kind: Kind::Plain(body), reset: None, _underway: None }
     }
 }
 

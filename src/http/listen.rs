@@ -1,11 +1,17 @@
 //! Where the relay listens: hosts' ports, with or without TLS, and unix sockets.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
+
+use super::socket::Stream;
+use super::tls::Tls;
+use super::unix::{self, SocketFile, UnixError};
+use crate::proxy::Peer;
 
 /// Where to listen. Written `127.0.0.1:4097` or `http://127.0.0.1:4097`, `https://127.0.0.1:4443`, or
 /// `unix:/run/relay.sock`.
@@ -69,13 +75,98 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// A place where clients can connect already.
+/// A place where clients can connect already. Dropping it closes it, and removes a unix socket's file.
 #[derive(Debug)]
-pub struct Listener(pub(super) TcpListener);
+pub struct Listener(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Tcp(TcpListener, Option<Tls>),
+    Unix(UnixListener, SocketFile),
+}
+
+/// Failed to listen. Each message says where, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// On a port.
+    #[error("listen on {endpoint}: {error}; is another relay or opencode there? Choose another with --listen")]
+    Port {
+        /// Where.
+        endpoint: Endpoint,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// On a unix socket.
+    #[error(transparent)]
+    Unix(#[from] UnixError),
+    /// There is no certificate for it.
+    #[error("listen on {0}: TLS needs --tls-certificate and --tls-key")]
+    NoTls(Endpoint),
+}
+
+impl Listener {
+    /// Listens. `mode` is for the file of a unix socket, `tls` for `https://`.
+    ///
+    /// # Errors
+    ///
+    /// When the place is taken or cannot be had.
+    pub async fn bind(endpoint: &Endpoint, mode: u32, tls: Option<&Tls>) -> Result<Self, ListenError> {
+        match endpoint {
+            Endpoint::Unix { path } => {
+                let (listener, file) = unix::bind(path, mode)?;
+                Ok(Self(Kind::Unix(listener, file)))
+            }
+            Endpoint::Tcp { address, is_tls } => {
+                let tls = match (is_tls, tls) {
+                    (false, _) => None,
+                    (true, Some(tls)) => Some(tls.clone()),
+                    (true, None) => return Err(ListenError::NoTls(endpoint.clone())),
+                };
+                let listener = TcpListener::bind(address).await;
+                let port = |error| ListenError::Port { endpoint: endpoint.clone(), error };
+                Ok(Self(Kind::Tcp(listener.map_err(port)?, tls)))
+            }
+        }
+    }
+
+    /// Where it listens, with the port that was chosen.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not say.
+    pub fn endpoint(&self) -> io::Result<Endpoint> {
+        match &self.0 {
+            Kind::Tcp(listener, tls) => Ok(Endpoint::Tcp { address: listener.local_addr()?, is_tls: tls.is_some() }),
+            Kind::Unix(_, file) => Ok(Endpoint::Unix { path: file.path().to_owned() }),
+        }
+    }
+
+    /// What its clients are to be shown first.
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        match &self.0 {
+            Kind::Tcp(_, tls) => tls.as_ref(),
+            Kind::Unix(..) => None,
+        }
+    }
+
+    /// The next client.
+    pub(super) async fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match &self.0 {
+            Kind::Tcp(listener, _) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok((Stream::Tcp(stream), Peer::Ip(peer)))
+            }
+            Kind::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Stream::Unix(stream), Peer::Unix))
+            }
+        }
+    }
+}
 
 impl From<TcpListener> for Listener {
     fn from(listener: TcpListener) -> Self {
-        Self(listener)
+        Self(Kind::Tcp(listener, None))
     }
 }
 

@@ -4,12 +4,27 @@
 
 mod admission;
 mod body;
+mod connection;
+mod credentials;
+mod exchange;
+mod host;
+#[cfg(feature = "tls")]
+mod http2;
+mod interleave;
 mod listen;
+mod refusal;
 mod relay;
+mod room;
 mod server;
 mod socket;
 mod sse;
 mod strict;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
+mod tls;
+mod unix;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,20 +34,24 @@ use http::header::{HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
-pub use self::admission::Credentials;
-pub use self::listen::{Endpoint, EndpointError, Listener};
+pub use self::credentials::Credentials;
+pub use self::listen::{Endpoint, EndpointError, ListenError, Listener};
 pub use self::relay::{Ready, Status};
+pub use self::room::Connections;
 pub use self::server::serve;
 pub use self::sse::Clients;
+pub use self::tls::{Tls, TlsError};
+pub use self::unix::UnixError;
 
 use self::admission::{Admission, Grant, Refusal, Wants};
 use self::body::AnswerBody;
+use self::host::Hosts;
 use self::relay::Page;
 use self::socket::Socket;
 use self::sse::Wish;
 use crate::event::View;
 use crate::hub::Hub;
-use crate::proxy::{Caller, Proxy, ProxyBody, answer};
+use crate::proxy::{Caller, Proxy, ProxyBody, TrustedProxy, answer};
 use crate::stop::Stop;
 
 /// The front's settings.
@@ -48,13 +67,15 @@ pub struct Options {
     pub grace: Duration,
     /// Most connections at a time; further callers wait in the kernel's backlog.
     pub connections: usize,
-    /// Most connections of one client address at a time; more are closed at once.
+    /// Most connections of one client address (IPv6: of a /64) at a time; more are closed at once. Not for unix sockets.
     pub connections_per_address: Option<usize>,
-    /// How long a request's head may take; then the connection is closed.
+    /// How long a request's head, or a TLS handshake, may take; then it is answered with 408 and the connection closed.
     pub head_timeout: Duration,
     /// How long a connection may be idle between two requests, or take nothing of an answer; then it is closed. Not for
     /// event streams (see `stall_timeout`) and upgraded connections.
     pub idle_timeout: Duration,
+    /// Proxies in front of the relay, to which `connections_per_address` does not apply.
+    pub trusted: Vec<TrustedProxy>,
     /// Names by which browsers may reach the relay's own pages and streams while opencode has no password, besides
     /// `localhost` and the addresses it listens on. `*` is any.
     pub allowed_hosts: Vec<String>,
@@ -71,6 +92,7 @@ impl Default for Options {
             connections_per_address: Some(8192),
             head_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(120),
+            trusted: Vec::new(),
             allowed_hosts: Vec::new(),
         }
     }
@@ -86,6 +108,8 @@ pub struct Parts {
     pub api_event: Arc<AtomicBool>,
     /// Counts the streams; keep a clone to show it.
     pub clients: Clients,
+    /// Counts the connections; keep a clone to show it.
+    pub connections: Connections,
     /// Told the directory of every client that is admitted to a stream: an instance runs there.
     pub admitted: Admitted,
     /// Makes `/_relay/status`.
@@ -131,10 +155,10 @@ enum Route<'a> {
     Proxy,
 }
 
-fn route<'a>(method: &Method, path: &'a str, headers: &HeaderMap, has_api: bool) -> Route<'a> {
+fn route<'a>(method: &Method, path: &'a str, has_api: bool) -> Route<'a> {
     if let Some(rest) = path.strip_prefix("/_relay").filter(|rest| rest.is_empty() || rest.starts_with('/')) {
         // opencode alone knows which origins it allows, whatever path a browser asks about.
-        if *method == Method::OPTIONS && headers.contains_key("access-control-request-method") {
+        if *method == Method::OPTIONS {
             return Route::Proxy;
         }
         return match Page::of(rest.trim_start_matches('/')) {
@@ -163,7 +187,11 @@ fn route<'a>(method: &Method, path: &'a str, headers: &HeaderMap, has_api: bool)
 impl Front {
     pub(crate) fn new(parts: Parts, streams: Stop) -> Self {
         Self {
-            admission: Admission::new(parts.proxy.clone(), parts.options.credentials),
+            admission: Admission::new(
+                parts.proxy.clone(),
+                parts.options.credentials,
+                Hosts::new(parts.options.allowed_hosts),
+            ),
             hub: parts.hub,
             proxy: parts.proxy,
             api_event: parts.api_event,
@@ -186,20 +214,19 @@ impl Front {
         let has_api = self.api_event.load(Ordering::Relaxed);
         let (method, version) = (request.method().clone(), request.version());
         let path = request.uri().path().to_owned();
-        let response = match route(&method, &path, request.headers(), has_api) {
+        let response = match route(&method, &path, has_api) {
             Route::Proxy => self.proxy.forward(request, caller).await.map(AnswerBody::from),
             Route::Stream { view, session } => self.stream(view, session, &request, caller, socket).await,
             Route::Page(page) => self.page(page, &request, caller).await.map(AnswerBody::from),
-            Route::WrongMethod => own(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "MethodNotAllowedError",
-                "the relay's own pages can only be read; use GET",
-            ),
-            Route::NoPage => own(
-                StatusCode::NOT_FOUND,
-                "NotFoundError",
-                "the relay has no such page; there are /_relay/health, /_relay/ready and /_relay/status",
-            ),
+            Route::WrongMethod => {
+                let message = "the relay's own pages can only be read; use GET";
+                let refusal = own(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowedError", message);
+                self.refuse(refusal, &request, caller).await
+            }
+            Route::NoPage => {
+                let message = "the relay has no such page; there are /_relay/health, /_relay/ready and /_relay/status";
+                self.refuse(own(StatusCode::NOT_FOUND, "NotFoundError", message), &request, caller).await
+            }
         };
         tracing::debug!(%method, path, status = response.status().as_u16(), peer = %caller.peer, "answered");
         if version == Version::HTTP_10 { response.map(|body| body.reset_on_error(socket.clone())) } else { response }
@@ -209,6 +236,22 @@ impl Front {
     async fn admit(&self, wants: Wants, request: &Request<Incoming>, caller: &Caller) -> Result<Grant, Refusal> {
         let verdict = self.admission.admit(wants, request.uri(), request.headers(), caller);
         self.streams.or(verdict).await.unwrap_or_else(|| Err(stopping()))
+    }
+
+    /// Gives a refusal of the relay's own to those who may know that much, with the CORS fields that let a page read it.
+    async fn refuse(
+        &self,
+        mut refusal: Response<AnswerBody>,
+        request: &Request<Incoming>,
+        caller: &Caller,
+    ) -> Response<AnswerBody> {
+        match self.admit(Wants::Server, request, caller).await {
+            Ok(grant) => {
+                refusal.headers_mut().extend(grant.cors);
+                refusal
+            }
+            Err(refused) => (*refused).map(AnswerBody::from),
+        }
     }
 
     async fn page(&self, page: Page, request: &Request<Incoming>, caller: &Caller) -> Response<ProxyBody> {
@@ -236,7 +279,8 @@ impl Front {
         let (uri, headers) = (request.uri(), request.headers());
         let wants = match view {
             View::Instance | View::Session => Wants::Instance,
-            View::Global | View::Api => Wants::Server,
+            View::Global => Wants::Server,
+            View::Api => Wants::Api,
         };
         let grant = match self.admit(wants, request, caller).await {
             Ok(grant) => grant,
@@ -278,13 +322,13 @@ mod tests {
 
     #[test]
     fn routes() {
-        let to = |method: &str, path| route(&method.parse().unwrap(), path, &HeaderMap::new(), true);
+        let to = |method: &str, path| route(&method.parse().unwrap(), path, true);
         let stream = |view| Route::Stream { view, session: None };
         assert_eq!(to("GET", "/event"), stream(View::Instance));
         assert_eq!(to("GET", "/global/event"), stream(View::Global));
         assert_eq!(to("GET", "/api/event"), stream(View::Api));
         assert_eq!(to("GET", "/session/ses_1/event"), Route::Stream { view: View::Session, session: Some("ses_1") });
-        assert_eq!(route(&Method::GET, "/api/event", &HeaderMap::new(), false), Route::Proxy);
+        assert_eq!(route(&Method::GET, "/api/event", false), Route::Proxy);
         for path in ["/", "/event/", "/events", "/session//event", "/session/a/b/event", "/_relayed", "/session/event"]
         {
             assert_eq!(to("GET", path), Route::Proxy, "{path}");
@@ -294,6 +338,7 @@ mod tests {
         }
         assert_eq!(to("GET", "/_relay/health"), Route::Page(Page::Health));
         assert_eq!(to("POST", "/_relay/status"), Route::WrongMethod);
+        assert_eq!(to("OPTIONS", "/_relay/status"), Route::Proxy);
         for path in ["/_relay", "/_relay/", "/_relay/other", "/_relay/health/"] {
             assert_eq!(to("GET", path), Route::NoPage, "{path}");
         }

@@ -1,21 +1,32 @@
-//! An accepted connection that its handlers can still set options on: hyper owns the reading and writing, and a
-//! request that turns into an event stream needs other limits than one that does not.
+//! An accepted connection that others can still set options on while hyper owns the reading and writing: a request that
+//! turns into an event stream needs other limits than one that does not.
+//!
+//! It also knows what no layer above it can tell: since when the client takes nothing.
 
 use std::io;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Instant;
+
+use super::room::Place;
 
 /// Most bytes the kernel holds for one event stream. Without it, clients that never read cost megabytes each (measured:
 /// 783 MB for 200 of them), and hyper does not notice, because it stops asking the body.
 const STREAM_BUFFER: usize = 64 << 10;
+
+/// Most unsent bytes the kernel takes for a TCP connection, and for one with event streams. It asks for more when half of
+/// them are gone, however large its buffer has grown: so a client that takes this slowly is seen to take something, down to
+/// half of this within the time it may take nothing (550 bytes a second with the usual times).
+const UNSENT: u32 = 128 << 10;
+const STREAM_UNSENT: u32 = 32 << 10;
 
 /// How often the kernel asks a silent client whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -25,50 +36,171 @@ const READ: usize = 64 << 10;
 
 /// The connection. Clones are the same socket; only one of them may read and write.
 #[derive(Clone, Debug)]
-pub(super) struct Socket {
-    stream: Arc<TcpStream>,
-    /// Set once and never taken back: an event stream is the last answer on its connection.
-    carries_stream: Arc<AtomicBool>,
+pub(super) struct Socket(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    stream: Stream,
+    /// Set once and never taken back: on HTTP/1 an event stream is the last answer on its connection.
+    carries_stream: AtomicBool,
+    accepted: Instant,
+    /// Milliseconds from `accepted`, plus one, to when the kernel had no room; 0 while it has.
+    blocked: AtomicU64,
+    /// With the socket and not with the task that serves it: an upgraded connection outlives that.
+    _place: Option<Place>,
+}
+
+/// What clients connect by.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Calls the method that both kinds of stream have.
+macro_rules! each {
+    ($stream:expr, $name:ident => $call:expr) => {
+        match $stream {
+            Stream::Tcp($name) => $call,
+            Stream::Unix($name) => $call,
+        }
+    };
+}
+
+impl Stream {
+    /// The address that the client connected to.
+    pub(super) fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> Self {
-        let socket = Self { stream: Arc::new(stream), carries_stream: Arc::default() };
-        // None of these is worth losing a client for.
-        let _ = socket.stream.set_nodelay(true);
-        let _ = socket.options().set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
+    /// Its place is given back when the socket is closed.
+    pub(super) fn new(stream: Stream, place: Option<Place>) -> Self {
+        let shared = Shared {
+            stream,
+            carries_stream: AtomicBool::new(false),
+            accepted: Instant::now(),
+            blocked: AtomicU64::new(0),
+            _place: place,
+        };
+        let socket = Self(Arc::new(shared));
+        if socket.is_tcp() {
+            // None of these is worth losing a client for.
+            let _ = socket.options().set_tcp_nodelay(true);
+            let _ = socket.options().set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
+            let _ = socket.options().set_tcp_notsent_lowat(UNSENT);
+        }
         socket
     }
 
-    /// From now on this connection carries an event stream: the kernel holds little for it, and ends it when the client
-    /// takes nothing for `stall`.
+    /// From now on this connection carries an event stream: the kernel holds little for it, and ends it when the other end
+    /// is gone without a word for `stall`.
     pub(super) fn carry_stream(&self, stall: Duration) -> io::Result<()> {
-        self.carries_stream.store(true, Ordering::Relaxed);
+        self.0.carries_stream.store(true, Ordering::Relaxed);
         self.options().set_send_buffer_size(STREAM_BUFFER)?;
-        self.options().set_tcp_user_timeout(Some(stall))
+        if self.is_tcp() {
+            self.options().set_tcp_notsent_lowat(STREAM_UNSENT)?;
+            self.options().set_tcp_user_timeout(Some(stall))?;
+        }
+        Ok(())
     }
 
     /// Whether it carries an event stream.
     pub(super) fn carries_stream(&self) -> bool {
-        self.carries_stream.load(Ordering::Relaxed)
+        self.0.carries_stream.load(Ordering::Relaxed)
     }
 
-    /// From now on closing is a reset: for HTTP/1.0, where a plain close would look like a complete answer.
+    /// Since when something waits to be written that the client does not take.
+    pub(super) fn blocked_since(&self) -> Option<Instant> {
+        let blocked = self.0.blocked.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.0.accepted + Duration::from_millis(blocked))
+    }
+
+    /// From now on closing is a reset: for HTTP/1.0, where a plain close would look like a complete answer, and for clients
+    /// that take nothing. Unix sockets have no such thing, their end is an end.
     pub(super) fn reset_on_close(&self) -> io::Result<()> {
         self.options().set_linger(Some(Duration::ZERO))
     }
 
+    /// The first byte that comes, which stays there.
+    #[cfg(feature = "tls")]
+    pub(super) async fn first_byte(&self) -> io::Result<Option<u8>> {
+        let mut byte = [0];
+        match &self.0.stream {
+            Stream::Tcp(stream) => Ok((stream.peek(&mut byte).await? > 0).then_some(byte[0])),
+            Stream::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Reads and throws away until the client ends, so that closing does not reset what was written last (RFC 9112 §9.6).
+    /// Give it a limit of time.
+    pub(super) async fn read_away(&self) -> io::Result<()> {
+        let _ = self.options().shutdown(Shutdown::Write);
+        let mut bytes = vec![0; 8 << 10];
+        loop {
+            each!(&self.0.stream, stream => stream.readable().await)?;
+            match self.try_read(&mut bytes) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether something has come that nobody has read.
+    pub(super) fn has_unread(&self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        self.options().peek(&mut byte).is_ok_and(|count| count > 0)
+    }
+
+    fn is_tcp(&self) -> bool {
+        matches!(self.0.stream, Stream::Tcp(_))
+    }
+
     fn options(&self) -> SockRef<'_> {
-        SockRef::from(&*self.stream)
+        each!(&self.0.stream, stream => SockRef::from(stream))
+    }
+
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        each!(&self.0.stream, stream => stream.try_read(buffer))
+    }
+
+    fn write_with(
+        &self,
+        context: &mut Context<'_>,
+        write: impl Fn(&Stream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let Poll::Ready(ready) = each!(&self.0.stream, stream => stream.poll_write_ready(context)) else {
+                if self.0.blocked.load(Ordering::Relaxed) == 0 {
+                    let passed = u64::try_from(self.0.accepted.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    self.0.blocked.store(passed.saturating_add(1), Ordering::Relaxed);
+                }
+                return Poll::Pending;
+            };
+            ready?;
+            match write(&self.0.stream) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => {
+                    self.0.blocked.store(0, Ordering::Relaxed);
+                    return Poll::Ready(done);
+                }
+            }
+        }
     }
 }
 
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.stream.poll_read_ready(context))?;
+            ready!(each!(&self.0.stream, stream => stream.poll_read_ready(context)))?;
             let room = buffer.remaining().min(READ);
-            match self.stream.try_read(buffer.initialize_unfilled_to(room)) {
+            match self.try_read(buffer.initialize_unfilled_to(room)) {
                 Ok(count) => {
                     buffer.advance(count);
                     return Poll::Ready(Ok(()));
@@ -82,7 +214,7 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        self.write_with(context, |stream| stream.try_write(data))
+        self.write_with(context, |stream| each!(stream, stream => stream.try_write(data)))
     }
 
     fn poll_write_vectored(
@@ -90,7 +222,7 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.write_with(context, |stream| stream.try_write_vectored(data))
+        self.write_with(context, |stream| each!(stream, stream => stream.try_write_vectored(data)))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -110,22 +242,6 @@ impl AsyncWrite for Socket {
     }
 }
 
-impl Socket {
-    fn write_with(
-        &self,
-        context: &mut Context<'_>,
-        write: impl Fn(&TcpStream) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.stream.poll_write_ready(context))?;
-            match write(&self.stream) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done),
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -136,7 +252,12 @@ mod tests {
     async fn pair() -> (Socket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (Socket::new(listener.accept().await.unwrap().0), peer)
+        (Socket::new(Stream::Tcp(listener.accept().await.unwrap().0), None), peer)
+    }
+
+    fn unix_pair() -> (Socket, UnixStream) {
+        let (near, far) = UnixStream::pair().unwrap();
+        (Socket::new(Stream::Unix(near), None), far)
     }
 
     #[tokio::test]
@@ -147,11 +268,12 @@ mod tests {
         assert_eq!(socket.options().send_buffer_size().unwrap(), 2 * STREAM_BUFFER);
         assert_eq!(socket.options().tcp_user_timeout().unwrap(), Some(Duration::from_secs(7)));
         assert!(socket.options().tcp_nodelay().unwrap() && socket.options().keepalive().unwrap());
+        let (socket, _peer) = unix_pair();
+        socket.carry_stream(Duration::from_secs(7)).unwrap();
+        assert_eq!(socket.options().send_buffer_size().unwrap(), 2 * STREAM_BUFFER);
     }
 
-    #[tokio::test]
-    async fn reads_and_writes_more_than_the_kernel_holds() {
-        let (mut socket, mut peer) = pair().await;
+    async fn talk<P: AsyncRead + AsyncWrite + Unpin>(mut socket: Socket, mut peer: P) {
         socket.carry_stream(Duration::from_secs(7)).unwrap();
         let data: Vec<u8> = (0..4_000_000_u32).map(|number| (number % 251) as u8).collect();
         let echoed = async {
@@ -168,5 +290,32 @@ mod tests {
             socket.shutdown().await.unwrap();
         };
         tokio::join!(echoed, talked);
+    }
+
+    #[tokio::test]
+    async fn reads_and_writes_more_than_the_kernel_holds() {
+        let (socket, peer) = pair().await;
+        talk(socket, peer).await;
+        let (socket, peer) = unix_pair();
+        talk(socket, peer).await;
+    }
+
+    async fn stalls<P: AsyncRead + Unpin>(mut socket: Socket, mut peer: P) {
+        socket.carry_stream(Duration::from_secs(7)).unwrap();
+        assert_eq!(socket.blocked_since(), None);
+        let data = vec![0; 8 << 20];
+        let waited = tokio::time::timeout(Duration::from_millis(200), socket.write_all(&data)).await;
+        assert!(waited.is_err());
+        assert!(socket.blocked_since().is_some_and(|since| since.elapsed() < Duration::from_secs(5)));
+        let mut bytes = vec![0; data.len()];
+        let (written, read) = tokio::join!(socket.write(&data), peer.read(&mut bytes));
+        assert!(written.unwrap() > 0 && read.unwrap() > 0);
+        assert_eq!(socket.blocked_since(), None);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_shows() {
+        let (socket, peer) = unix_pair();
+        stalls(socket, peer).await;
     }
 }

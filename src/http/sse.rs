@@ -27,7 +27,7 @@ pub(super) const HEARTBEAT: Duration = Duration::from_secs(10);
 /// The pause between the comments on `/api/event`, the first of which comes at once.
 const API_HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// The longest session id worth comparing.
+/// The longest session id worth comparing, in bytes; and as much of a wrong value is told back, in characters.
 const SESSION_LIMIT: usize = 128;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -87,7 +87,7 @@ pub(super) enum WishError {
     Session(String),
     #[error("failed to {0}")]
     Types(#[from] crate::event::TypesError),
-    #[error("?ids={0} is neither 0 nor 1; 1 puts an id line into every frame, 0 into none")]
+    #[error("?ids={0:?} is neither 0 nor 1; 1 puts an id line into every frame, 0 into none")]
     Ids(String),
 }
 
@@ -103,7 +103,7 @@ impl Wish {
         let ids = match query::first(query, "ids").as_deref() {
             Some("1") => true,
             Some("0") => false,
-            Some(other) => return Err(WishError::Ids(other.to_owned())),
+            Some(other) => return Err(WishError::Ids(other.chars().take(SESSION_LIMIT).collect())),
             // Some tools around curl take every line for data (FACTS §5).
             None => !headers.get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(b"curl/")),
         };

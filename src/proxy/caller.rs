@@ -34,6 +34,8 @@ pub type Interim = Arc<dyn Fn(StatusCode, &HeaderMap) + Send + Sync>;
 pub struct Caller {
     /// Who sent it.
     pub peer: Peer,
+    /// Our end of the connection; `None` over a unix socket.
+    pub local: Option<SocketAddr>,
     /// Whether it came by TLS.
     pub is_tls: bool,
     /// How to send it interim answers; `None` where that cannot be done.

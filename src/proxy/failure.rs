@@ -9,6 +9,8 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER}
 use http::{Response, StatusCode};
 use http_body_util::Full;
 
+use super::upload::UploadError;
+
 /// Why a request was not forwarded, or its answer not handed on. Each message ends with what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -41,9 +43,35 @@ pub enum Failure {
     /// The upstream ended the connection, or sent something that is not HTTP, before its answer was there.
     #[error("opencode broke off before it answered: {0}; it may have crashed or be restarting")]
     Broken(String),
-    /// The client broke off while its request was read. Nobody will read this answer.
-    #[error("the request ended before it was complete")]
+    /// opencode has the whole request, or takes no more of it, and says nothing for longer than is allowed.
+    #[error("opencode did not begin its answer within {0:?}; if it may take longer, set a longer --answer-timeout")]
+    AnswerTimeout(Duration),
+    /// The answer's body has a coding that this hop neither undoes nor may tell of.
+    #[error(
+        "opencode's answer has a transfer coding other than chunked, which cannot be handed on; \
+         turn that off in whatever stands between the relay and opencode"
+    )]
+    Coding,
+    /// The request's body has a coding that this hop neither undoes nor may tell of.
+    #[error("the request has a transfer coding other than chunked, which is not supported; send it without")]
+    Coded,
+    /// The client broke off while its request was read, or what it sent is no body. Mostly nobody will read this answer.
+    #[error("the request's body ended before it was complete, or is malformed; send it whole")]
     Request,
+    /// The client paused for too long while its body was waited for.
+    #[error(
+        "nothing of the request's body came for {0:?}; send it without such pauses, or set a longer --idle-timeout"
+    )]
+    BodyTimeout(Duration),
+    /// The body has more bytes than are allowed.
+    #[error("the request's body has more than {0} bytes; send a shorter one, or set a larger --max-body")]
+    BodyLimit(u64),
+    /// There are as many requests at opencode as are allowed.
+    #[error("there are {0} requests at opencode already; try again in a moment, or set a larger --max-requests")]
+    Overloaded(usize),
+    /// There are as many sockets as are allowed.
+    #[error("there are {0} sockets to opencode already; close one, or set a larger --max-sockets")]
+    Sockets(usize),
     /// The upstream switched to a protocol that the client did not ask for.
     #[error("opencode switched to a protocol that was not asked for; this request was given up")]
     Switched,
@@ -66,9 +94,13 @@ impl Failure {
             Self::Down(_) => (StatusCode::SERVICE_UNAVAILABLE, "UpstreamDownError"),
             Self::Refused(_) | Self::Connect { .. } => (StatusCode::BAD_GATEWAY, "UpstreamConnectError"),
             Self::ConnectTimeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "UpstreamConnectTimeoutError"),
-            Self::Broken(_) | Self::Switched => (StatusCode::BAD_GATEWAY, "UpstreamAnswerError"),
+            Self::AnswerTimeout(_) => (StatusCode::GATEWAY_TIMEOUT, "UpstreamTimeoutError"),
+            Self::BodyTimeout(_) => (StatusCode::REQUEST_TIMEOUT, "RequestTimeoutError"),
+            Self::BodyLimit(_) => (StatusCode::PAYLOAD_TOO_LARGE, "BodyTooLargeError"),
+            Self::Overloaded(_) | Self::Sockets(_) => (StatusCode::SERVICE_UNAVAILABLE, "OverloadedError"),
+            Self::Broken(_) | Self::Switched | Self::Coding => (StatusCode::BAD_GATEWAY, "UpstreamAnswerError"),
             Self::Loop => (StatusCode::LOOP_DETECTED, "ProxyLoopError"),
-            Self::Tunnel => (StatusCode::NOT_IMPLEMENTED, "NotImplementedError"),
+            Self::Tunnel | Self::Coded => (StatusCode::NOT_IMPLEMENTED, "NotImplementedError"),
             Self::Request | Self::Target => (StatusCode::BAD_REQUEST, "BadRequest"),
         }
     }
@@ -104,6 +136,11 @@ impl Failure {
         answer
     }
 
+    /// Whether the rest of the request's body must not be waited for: the client should know that its connection ends.
+    pub(super) fn leaves_body(&self) -> bool {
+        matches!(self, Self::BodyTimeout(_) | Self::BodyLimit(_))
+    }
+
     /// Sorts what the client library says into the reasons above.
     pub(super) fn from_client(error: &hyper_util::client::legacy::Error, address: &str, limit: Duration) -> Self {
         let address = address.to_owned();
@@ -113,6 +150,13 @@ impl Failure {
                 Some(io::ErrorKind::TimedOut) => Self::ConnectTimeout { address, limit },
                 _ => Self::Connect { address, reason: innermost(error) },
             };
+        }
+        let upload = chain(error).find_map(|error| error.downcast_ref::<UploadError>());
+        match upload {
+            Some(UploadError::Client(_)) => return Self::Request,
+            Some(&UploadError::TooLong(limit)) => return Self::BodyLimit(limit),
+            Some(&UploadError::Paused(limit)) => return Self::BodyTimeout(limit),
+            Some(UploadError::Refused) | None => {}
         }
         match hyper_kind(error) {
             Some(inner) if inner.is_user() => Self::Request,

@@ -2,15 +2,13 @@
 //!
 //! Both directions use the same [`strip`], so that a field which speaks to one neighbour never reaches the other.
 
-use std::net::IpAddr;
+use http::Uri;
 
+use super::forwarded;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{Uri, Version};
-
-use super::caller::Peer;
 
 /// Fields that speak to the next hop only (RFC 9110 §7.6.1), and those that older peers mean so.
 /// `Trailer` is not among them: without it hyper would not send the trailers on.
@@ -26,48 +24,69 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     UPGRADE,
 ];
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// Fields that a receiver which merges trailers into the head would read as said about the whole message: its framing,
+/// its way, its content, who sent it (RFC 9110 §6.5.1). hyper leaves out some of them, and on HTTP/1 only.
+const NEVER_TRAILERS: [HeaderName; 13] = [
+    HeaderName::from_static("authorization"),
+    HeaderName::from_static("cache-control"),
+    HeaderName::from_static("content-encoding"),
+    CONTENT_LENGTH,
+    HeaderName::from_static("content-range"),
+    HeaderName::from_static("content-type"),
+    HeaderName::from_static("cookie"),
+    HeaderName::from_static("expect"),
+    HOST,
+    HeaderName::from_static("max-forwards"),
+    HeaderName::from_static("set-cookie"),
+    HeaderName::from_static("trailer"),
+    HeaderName::from_static("via"),
+];
 
-/// What the stripped fields asked of this hop.
+/// What the stripped fields said to this hop.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Hop {
     /// The protocols asked for (request) or chosen (101), if `Connection` really names `upgrade`.
     pub(super) upgrade: Option<HeaderValue>,
     /// Whether the sender can take trailers.
     pub(super) trailers: bool,
+    /// What the `Connection` lines named: such fields are for this hop also when they come as trailers.
+    pub(super) named: Box<[HeaderName]>,
 }
 
 /// Removes what speaks to this hop only: the known fields, and everything that any `Connection` line names.
 ///
-/// `Host` stays even when named: without it the request would get another meaning, not a shorter head.
+/// `Host` stays even when named: without it the request would get another meaning, not a shorter head. What is said
+/// about the body's framing is taken before this, see [`framing`](super::framing).
 pub(super) fn strip(headers: &mut HeaderMap) -> Hop {
-    let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
+    let named: Box<[HeaderName]> = tokens(headers, &CONNECTION)
         .filter_map(|token| HeaderName::from_bytes(token).ok())
         .filter(|name| *name != HOST)
         .collect();
-    let hop = Hop {
-        upgrade: if named.contains(&UPGRADE) { protocols(headers) } else { None },
-        trailers: tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case(b"trailers")),
-    };
-    // A length beside a transfer coding is a lie to one of the readers; the coding was what hyper read by.
-    if headers.contains_key(TRANSFER_ENCODING) {
-        headers.remove(CONTENT_LENGTH);
-    }
+    let upgrade = if named.contains(&UPGRADE) { protocols(headers) } else { None };
+    let trailers = tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
     for name in HOP_BY_HOP.iter().chain(&named) {
         headers.remove(name);
     }
-    hop
+    Hop { upgrade, trailers, named }
 }
 
-/// Removes from trailers what has no business there: a receiver that merges trailers into the head must not be told
-/// anything about framing, routing or this hop by them.
-pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
+/// Removes from trailers what has no business there, and what the head's `Connection` lines `named`.
+pub(super) fn strip_trailers(trailers: &mut HeaderMap, named: &[HeaderName]) {
     let _ = strip(trailers);
-    for name in [CONTENT_LENGTH, HOST] {
+    for name in NEVER_TRAILERS.iter().chain(named) {
         trailers.remove(name);
     }
+    let forwarded: Vec<HeaderName> = trailers.keys().filter(|name| forwarded::is_ours(name)).cloned().collect();
+    for name in forwarded {
+        trailers.remove(name);
+    }
+}
+
+/// Removes from the head of an interim answer what speaks to this hop, and what it cannot have (RFC 9110 §8.6).
+pub(super) fn strip_interim(headers: &mut HeaderMap) {
+    let _ = strip(headers);
+    headers.remove(CONTENT_LENGTH);
+    headers.remove(TRAILER);
 }
 
 /// The asked protocols as one line. `h2c` is left out: a tunnel of HTTP/2 would carry requests past this proxy.
@@ -84,52 +103,12 @@ pub(super) fn was_asked(asked: &HeaderValue, chosen: &HeaderValue) -> bool {
     split(chosen.as_bytes()).all(|one| split(asked.as_bytes()).any(|other| other.eq_ignore_ascii_case(one)))
 }
 
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+pub(super) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
     headers.get_all(name).into_iter().flat_map(|value| split(value.as_bytes()))
 }
 
 fn split(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
-}
-
-/// What this hop says about the client: who it was, how it came, which host it asked for.
-pub(super) struct Came<'a> {
-    pub(super) peer: Peer,
-    pub(super) version: Version,
-    pub(super) via: &'a str,
-}
-
-/// Adds `Via`, `Forwarded` and `X-Forwarded-*`; call it after [`strip`], so that no `Connection` line can remove them.
-pub(super) fn add_forwarded(headers: &mut HeaderMap, came: &Came<'_>) {
-    let peer = match came.peer {
-        Peer::Ip(address) => Some(address.ip().to_canonical()),
-        Peer::Unix => None,
-    };
-    let received = if came.version == Version::HTTP_10 { "1.0" } else { "1.1" };
-    append(headers, VIA, &format!("{received} {}", came.via));
-
-    let host = headers.get(HOST).cloned();
-    let mut element = match peer {
-        Some(IpAddr::V4(ip)) => format!("for={ip};proto=http"),
-        Some(IpAddr::V6(ip)) => format!("for=\"[{ip}]\";proto=http"),
-        None => "for=unknown;proto=http".to_owned(),
-    };
-    if let Some(host) = host.as_ref().and_then(|host| host.to_str().ok()) {
-        element.push_str(";host=");
-        element.push_str(&quoted(host));
-    }
-    append(headers, FORWARDED, &element);
-    append(headers, X_FORWARDED_FOR, &peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string()));
-    // A hop before this one knows better how the client came; these two are single values by custom.
-    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
-    if let Some(host) = host {
-        headers.entry(X_FORWARDED_HOST).or_insert(host);
-    }
-}
-
-/// Whether a `Via` line shows that the message already passed through `name`.
-pub(super) fn passed_through(headers: &HeaderMap, name: &str) -> bool {
-    tokens(headers, &VIA).any(|hop| hop.rsplit(|&byte| byte == b' ').next() == Some(name.as_bytes()))
 }
 
 /// RFC 9112 §3.2.2: an absolute target says which host is meant, whatever `Host` says.
@@ -139,23 +118,6 @@ pub(super) fn host_of_absolute_target(uri: &Uri, headers: &mut HeaderMap) {
     {
         headers.insert(HOST, host);
     }
-}
-
-/// Appends to a list field, as one line: some receivers read only the first or only the last line.
-fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    let mut line: Vec<u8> = Vec::with_capacity(value.len());
-    for before in headers.get_all(&name) {
-        line.extend_from_slice(before.as_bytes());
-        line.extend_from_slice(b", ");
-    }
-    line.extend_from_slice(value.as_bytes());
-    if let Ok(line) = HeaderValue::from_bytes(&line) {
-        headers.insert(name, line);
-    }
-}
-
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 #[cfg(test)]
@@ -174,7 +136,9 @@ mod tests {
         for name in ["x-one", "x-two", "x-three", "host", "keep-alive", "te"] {
             map.insert(HeaderName::from_static(name), HeaderValue::from_static("v"));
         }
-        assert_eq!(strip(&mut map), Hop::default());
+        let hop = strip(&mut map);
+        assert_eq!((hop.upgrade, hop.trailers), (None, false));
+        assert_eq!(&*hop.named, ["close", "x-one", "x-two"]);
         let mut left: Vec<&str> = map.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["host", "x-three"]);
@@ -193,29 +157,26 @@ mod tests {
     }
 
     #[test]
-    fn a_length_beside_a_coding_goes() {
-        let mut map = headers(&[("transfer-encoding", "chunked"), ("content-length", "4")]);
-        strip(&mut map);
-        assert!(map.is_empty());
+    fn trailers_say_nothing_about_the_message() {
+        let mut map = headers(&[
+            ("x-sum", "1"),
+            ("x-named", "1"),
+            ("te", "1"),
+            ("content-length", "1"),
+            ("host", "1"),
+            ("set-cookie", "1"),
+            ("x-forwarded-for", "1"),
+            ("transfer-encoding", "chunked"),
+        ]);
+        strip_trailers(&mut map, &[HeaderName::from_static("x-named")]);
+        assert_eq!(map.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-sum"]);
     }
 
     #[test]
-    fn tells_the_upstream_who_came() {
-        let mut map = headers(&[("host", "a\"b:1"), ("x-forwarded-for", "9.9.9.9"), ("via", "1.0 fred")]);
-        let peer = Peer::Ip("[::ffff:10.0.0.1]:5".parse().unwrap());
-        add_forwarded(&mut map, &Came { peer, version: Version::HTTP_11, via: "relay-1" });
-        assert_eq!(map["x-forwarded-for"], "9.9.9.9, 10.0.0.1");
-        assert_eq!(map["via"], "1.0 fred, 1.1 relay-1");
-        assert_eq!(map["forwarded"], r#"for=10.0.0.1;proto=http;host="a\"b:1""#);
-        assert_eq!(map["x-forwarded-proto"], "http");
-        assert_eq!(map["x-forwarded-host"], "a\"b:1");
-        assert!(passed_through(&map, "relay-1"));
-        assert!(!passed_through(&map, "relay-2"));
-        add_forwarded(
-            &mut map,
-            &Came { peer: Peer::Ip("[fe80::1]:5".parse().unwrap()), version: Version::HTTP_10, via: "x" },
-        );
-        assert!(map["forwarded"].to_str().unwrap().contains(r#", for="[fe80::1]";proto=http"#));
+    fn an_interim_answer_has_no_hop_and_no_body() {
+        let mut map = headers(&[("connection", "x-hop"), ("x-hop", "1"), ("content-length", "1"), ("link", "</a>")]);
+        strip_interim(&mut map);
+        assert_eq!(map.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["link"]);
     }
 
     #[test]

@@ -7,38 +7,54 @@
 mod body;
 mod caller;
 mod failure;
+mod forwarded;
+mod framing;
+mod gate;
 mod headers;
+mod interim;
+mod limits;
 mod observe;
+mod options;
 pub mod query;
+mod request;
+mod target;
 mod tunnel;
+mod turn;
+mod upload;
 
 use std::hash::{BuildHasher, Hasher};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
-use http_body::Body as _;
+use http_body::{Body as _, SizeHint};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioTimer;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 pub use self::body::ProxyBody;
 pub use self::caller::{Caller, Interim, Peer, TrustedProxy, TrustedProxyError};
 pub use self::failure::{Failure, answer};
 pub use self::observe::{BODY_LIMIT, DIRECTORIES, Passed, directory};
+pub use self::options::Options;
+pub use self::target::{Address, AddressError, Target};
 
-use self::body::Outgoing;
-use self::headers::Came;
+use self::body::Upstream;
+use self::forwarded::Came;
+use self::gate::{Gate, Refusal, Wait};
+use self::limits::{Place, Places};
 use self::observe::{Observer, Watch};
+use self::request::{Prepared, prepare};
+use self::turn::{Turns, turns};
+use self::upload::{Outgoing, Pause, Upload};
 use crate::stop::{Stop, Tasks};
 
 /// How often the kernel asks a silent upstream whether it is still there: a long poll has no other limit.
@@ -46,103 +62,6 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// How many unused connections to opencode are kept.
 const IDLE_CONNECTIONS: usize = 32;
-
-/// Where opencode is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// Its address is not known yet; requests wait.
-    Starting,
-    /// It is expected to answer at this address.
-    Up(Address),
-    /// It is not there, and the reason can be told to clients.
-    Down {
-        /// Why, as a clause that can follow "opencode is not running:".
-        reason: String,
-    },
-}
-
-/// The address of an upstream, from a URL `http://host:port`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address(Authority);
-
-/// Why a text is no [`Address`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not an address of the form http://host:port")]
-pub struct AddressError(String);
-
-impl std::str::FromStr for Address {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        let wrong = || AddressError(text.to_owned());
-        let uri: Uri = text.parse().map_err(|_| wrong())?;
-        let bare = uri.path_and_query().is_none_or(|path| path.as_str() == "/");
-        match uri.authority() {
-            // A user in the URL would be silently ignored; a path would have to be put before every request's.
-            Some(authority) if uri.scheme() == Some(&Scheme::HTTP) && bare && !authority.as_str().contains('@') => {
-                Ok(Self(authority.clone()))
-            }
-            _ => Err(wrong()),
-        }
-    }
-}
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "http://{}", self.0)
-    }
-}
-
-impl From<SocketAddr> for Address {
-    fn from(address: SocketAddr) -> Self {
-        #[expect(clippy::expect_used, reason = "a socket address is always a valid authority")]
-        Self(address.to_string().parse().expect("a socket address is an authority"))
-    }
-}
-
-/// The proxy's settings.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// How long a request waits for an opencode that is still starting; then it gets 503.
-    pub start_timeout: Duration,
-    /// How long a connection to opencode may take to be made; then the request gets 504.
-    pub connect_timeout: Duration,
-    /// How long an unused connection to opencode is kept. Node closes after 5 s: staying below that avoids the race
-    /// between its closing and our next request.
-    pub idle_timeout: Duration,
-    /// How long opencode may take to begin its answer; then the request gets 504. `None` for as long as it wants: a turn
-    /// that is waited for takes minutes.
-    pub answer_timeout: Option<Duration>,
-    /// How long a client may pause while it sends a body; then the request is broken off.
-    pub body_timeout: Duration,
-    /// Most bytes of a request's body; a longer one gets 413.
-    pub body: Option<u64>,
-    /// Most requests at opencode at a time; more get 503.
-    pub requests: usize,
-    /// Most upgraded connections at a time; more get 503.
-    pub sockets: usize,
-    /// Whose `Forwarded` and `X-Forwarded-*` are believed.
-    pub trusted: Vec<TrustedProxy>,
-    /// Where to tell what passed.
-    pub observer: Option<mpsc::Sender<Passed>>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            start_timeout: Duration::from_secs(30),
-            connect_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(4),
-            answer_timeout: None,
-            body_timeout: Duration::from_secs(120),
-            body: None,
-            requests: 1024,
-            sockets: 1024,
-            trusted: Vec::new(),
-            observer: None,
-        }
-    }
-}
 
 /// The proxy; cheap to clone.
 #[derive(Clone, Debug)]
@@ -155,6 +74,12 @@ struct Inner {
     observer: Option<Arc<Observer>>,
     start_timeout: Duration,
     connect_timeout: Duration,
+    answer_timeout: Option<Duration>,
+    body_timeout: Duration,
+    body: Option<u64>,
+    requests: Places,
+    sockets: Places,
+    trusted: Vec<TrustedProxy>,
     /// Our name in `Via`, different in every process: two relays in a row are no loop.
     name: String,
     tasks: Tasks,
@@ -182,6 +107,12 @@ impl Proxy {
             observer: options.observer.map(|queue| Arc::new(Observer::new(queue))),
             start_timeout: options.start_timeout,
             connect_timeout: options.connect_timeout,
+            answer_timeout: options.answer_timeout,
+            body_timeout: options.body_timeout,
+            body: options.body,
+            requests: Places::for_requests(options.requests),
+            sockets: Places::for_sockets(options.sockets),
+            trusted: options.trusted,
             name: format!("opencode-relay-{:08x}", random() >> 32),
             tasks,
             stop,
@@ -194,13 +125,19 @@ impl Proxy {
         self.0.observer.as_ref().map_or(0, |observer| observer.lost())
     }
 
-    /// Hands a request on and its answer back; what cannot be handed on is answered here, see [`Failure`].
+    /// Hands a request on and its answer back; what cannot be handed on is answered here, see [`Failure`]. Interim
+    /// answers go to the caller before this is ready.
     ///
     /// Dropping the future, or the body of its answer, cancels the request at opencode.
     pub async fn forward(&self, request: Request<Incoming>, caller: &Caller) -> Response<ProxyBody> {
+        let version = request.version();
         self.try_forward(request, caller).await.unwrap_or_else(|failure| {
             tracing::debug!(%failure, status = failure.status().as_u16(), "a request was not forwarded");
-            failure.answer().map(ProxyBody::from)
+            let mut answer = failure.answer().map(ProxyBody::from);
+            if failure.leaves_body() && version < Version::HTTP_2 {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            answer
         })
     }
 
@@ -213,23 +150,50 @@ impl Proxy {
             return Err(Failure::Tunnel);
         }
         let upgraded = hyper::upgrade::on(&mut request);
-        let (parts, body) = request.into_parts();
-        let watch = self.watch(&parts);
-        // hyper takes a body of unknown length on these methods for no body at all, unless the head says otherwise.
-        let chunked = matches!(parts.method, Method::GET | Method::HEAD) && body.size_hint().exact().is_none();
-        let Prepared { mut parts, upgrade } = self.prepare(parts, caller)?;
-        if chunked {
-            parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        let (received, body) = request.into_parts();
+        let (method, version) = (received.method.clone(), received.version);
+        let watch = self.watch(&received);
+        let size = body.size_hint();
+        let Prepared { parts, upgrade, named, expects } = self.prepare(received, &size, caller)?;
+        let room = self.0.body.map(|limit| (limit, limit));
+        if let Some((_, limit)) = room.filter(|&(room, _)| size.exact().is_some_and(|length| length > room)) {
+            return Err(Failure::BodyLimit(limit));
         }
-        let response = self.send(Request::from_parts(parts, Outgoing::client(body, watch.clone()))).await?;
+        let place = Arc::new(self.0.requests.take()?);
+        let upgrade = match upgrade {
+            Some(protocols) => Some(Upgrade { protocols, client: upgraded, place: self.0.sockets.take()? }),
+            None => None,
+        };
+
+        let gate = expects.then(Gate::default);
+        let (turn, turns) = turns();
+        let upload = Upload {
+            body: Some(body),
+            watch: watch.clone(),
+            wait: gate.clone().map(Wait::at),
+            room,
+            pause: Pause::of(self.0.body_timeout),
+            named,
+            turn: self.0.answer_timeout.map(|_| turn),
+            _place: place.clone(),
+        };
+        let mut request = Request::from_parts(parts, Outgoing::from(upload));
+        let interim = caller.interim.clone().filter(|_| version > Version::HTTP_10);
+        interim::hear(&mut request, gate.clone(), interim);
+        let response = self.send_within(turns, request).await?;
         if let Some(watch) = watch {
             watch.answered(response.status());
         }
-        self.hand_back(response, upgrade.map(|asked| (asked, upgraded)))
+        // From here on the body is not let through any more: the client would be asked for it behind its answer.
+        let refusal = gate.and_then(|gate| gate.refuse());
+        self.hand_back(response, Asked { method, upgrade, place: Some(place), refusal })
     }
 
     /// Asks opencode a question in a client's name: `GET` of `target` (path and query) with the client's own headers,
     /// less those that would change the form of the answer.
+    ///
+    /// It needs no place among the requests, so that whoever fills those shuts nobody out of the event streams, and has
+    /// no limit in time: whoever asks decides how long.
     ///
     /// # Errors
     ///
@@ -261,44 +225,36 @@ impl Proxy {
             parts.headers.remove(name);
         }
         parts.headers.insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));
-        let Prepared { mut parts, .. } = self.prepare(parts, caller)?;
+        let Prepared { mut parts, .. } = self.prepare(parts, &SizeHint::with_exact(0), caller)?;
         parts.headers.remove(CONNECTION);
         parts.headers.remove(UPGRADE);
         let response = self.send(Request::from_parts(parts, Outgoing::empty())).await?;
-        self.hand_back(response, None)
+        self.hand_back(response, Asked { method: Method::GET, upgrade: None, place: None, refusal: None })
     }
 
     fn watch(&self, parts: &Parts) -> Option<Watch> {
         self.0.observer.as_ref()?.watch(&parts.method, &parts.uri, &parts.headers)
     }
 
-    /// Makes a received head one that can be sent on.
-    fn prepare(&self, received: Parts, caller: &Caller) -> Result<Prepared, Failure> {
-        if headers::passed_through(&received.headers, &self.0.name) {
-            return Err(Failure::Loop);
+    fn prepare(&self, received: Parts, body: &SizeHint, caller: &Caller) -> Result<Prepared, Failure> {
+        let came = Came {
+            peer: caller.peer,
+            is_tls: caller.is_tls,
+            is_trusted: self.0.trusted.iter().any(|trusted| trusted.is(caller.peer)),
+            version: received.version,
+            via: &self.0.name,
+        };
+        prepare(received, body, &came)
+    }
+
+    /// Sends a prepared request and waits for its answer, but not beyond the limit on opencode's silence.
+    async fn send_within(&self, turns: Turns, request: Request<Outgoing>) -> Result<Response<Incoming>, Failure> {
+        let Some(limit) = self.0.answer_timeout else { return self.send(request).await };
+        tokio::select! {
+            biased;
+            response = self.send(request) => response,
+            () = turns.silence(limit) => Err(Failure::AnswerTimeout(limit)),
         }
-        let (mut parts, ()) = Request::new(()).into_parts();
-        parts.method = received.method;
-        parts.headers = received.headers;
-        let target = received.uri.path_and_query().cloned().ok_or(Failure::Target)?;
-        let hop = headers::strip(&mut parts.headers);
-        headers::host_of_absolute_target(&received.uri, &mut parts.headers);
-        headers::add_forwarded(
-            &mut parts.headers,
-            &Came { peer: caller.peer, version: received.version, via: &self.0.name },
-        );
-        if hop.trailers {
-            parts.headers.insert(TE, HeaderValue::from_static("trailers"));
-            parts.headers.append(CONNECTION, HeaderValue::from_static("te"));
-        }
-        // HTTP/1.0 has no upgrades (RFC 9110 §7.8).
-        let upgrade = hop.upgrade.filter(|_| received.version == Version::HTTP_11);
-        if let Some(protocols) = &upgrade {
-            parts.headers.insert(UPGRADE, protocols.clone());
-            parts.headers.append(CONNECTION, HeaderValue::from_static("upgrade"));
-        }
-        parts.uri = Uri::from(target);
-        Ok(Prepared { parts, upgrade })
     }
 
     /// Sends a prepared request to wherever opencode is now.
@@ -330,14 +286,13 @@ impl Proxy {
     }
 
     /// Makes opencode's answer one that can be handed back; a 101 also starts the tunnel.
-    fn hand_back(
-        &self,
-        mut response: Response<Incoming>,
-        asked: Option<(HeaderValue, OnUpgrade)>,
-    ) -> Result<Response<ProxyBody>, Failure> {
+    fn hand_back(&self, mut response: Response<Incoming>, asked: Asked) -> Result<Response<ProxyBody>, Failure> {
         let upstream = hyper::upgrade::on(&mut response);
         let (mut parts, body) = response.into_parts();
+        let written = framing::take(&mut parts.headers);
         let hop = headers::strip(&mut parts.headers);
+        framing::of_answer(&mut parts.headers, &written, parts.status, &asked.method, &body.size_hint())
+            .map_err(|framing::StillCoded| Failure::Coding)?;
         parts.version = Version::HTTP_11;
         let reason = parts.extensions.remove::<ReasonPhrase>();
         parts.extensions.clear();
@@ -345,23 +300,42 @@ impl Proxy {
             parts.extensions.insert(reason);
         }
         if parts.status != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(Response::from_parts(parts, ProxyBody::upstream(body)));
+            if asked.refusal.is_some() {
+                parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            let body = Upstream { body, named: hop.named, _place: asked.place, _refusal: asked.refusal };
+            return Ok(Response::from_parts(parts, body.into()));
         }
-        let ((protocols, client), chosen) = asked.zip(hop.upgrade).ok_or(Failure::Switched)?;
-        if !headers::was_asked(&protocols, &chosen) {
+        // Nobody may change the protocol in the middle of a request (RFC 9110 §7.8), asked or not.
+        if asked.refusal.is_some() {
+            return Err(Failure::Switched);
+        }
+        let (upgrade, chosen) = asked.upgrade.zip(hop.upgrade).ok_or(Failure::Switched)?;
+        if !headers::was_asked(&upgrade.protocols, &chosen) {
             return Err(Failure::Switched);
         }
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(UPGRADE, chosen);
-        self.0.tasks.spawn("socket", tunnel::copy(client, upstream, self.0.stop.clone()));
+        self.0.tasks.spawn("socket", tunnel::copy(upgrade.client, upstream, upgrade.place, self.0.stop.clone()));
         Ok(Response::from_parts(parts, ProxyBody::empty()))
     }
 }
 
-struct Prepared {
-    parts: Parts,
-    /// The protocols the client asked for.
-    upgrade: Option<HeaderValue>,
+/// What there is to know of a request when its answer is handed back.
+struct Asked {
+    method: Method,
+    upgrade: Option<Upgrade>,
+    place: Option<Arc<Place>>,
+    /// Set if the client's body was not let through.
+    refusal: Option<Refusal>,
+}
+
+/// A request for another protocol.
+struct Upgrade {
+    protocols: HeaderValue,
+    /// The client's connection, once it has its 101.
+    client: OnUpgrade,
+    place: Place,
 }
 
 /// Starts hyper's upstream connections as named tasks that end with the stop.
@@ -383,18 +357,4 @@ impl hyper::rt::Executor<Pin<Box<dyn Future<Output = ()> + Send>>> for Executor 
 /// A number that nobody can guess and no two processes share; std's hasher is seeded so.
 fn random() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_a_bare_http_url() {
-        assert_eq!("http://127.0.0.1:4096".parse::<Address>().unwrap().to_string(), "http://127.0.0.1:4096");
-        assert_eq!("http://[::1]:4096/".parse::<Address>().unwrap().to_string(), "http://[::1]:4096");
-        for wrong in ["127.0.0.1:4096", "https://a:1", "http://a:1/path", "http://u:p@a:1", "", "http://"] {
-            assert!(wrong.parse::<Address>().is_err(), "{wrong}");
-        }
-    }
 }

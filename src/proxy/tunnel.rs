@@ -6,10 +6,12 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 
+use super::limits::Place;
 use crate::stop::Stop;
 
-/// Copies both ways until both ends are done; the end of one direction is handed on as a half-close.
-pub(super) async fn copy(client: OnUpgrade, upstream: OnUpgrade, stop: Stop) {
+/// Copies both ways until both ends are done; the end of one direction is handed on as a half-close. The socket's place
+/// is free again after that.
+pub(super) async fn copy(client: OnUpgrade, upstream: OnUpgrade, place: Place, stop: Stop) {
     let copied = stop.or(async {
         let (client, upstream) = (client.await?, upstream.await?);
         copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(upstream)).await.map_err(Broken::Copy)
@@ -19,6 +21,7 @@ pub(super) async fn copy(client: OnUpgrade, upstream: OnUpgrade, stop: Stop) {
         Some(Ok((sent, received))) => tracing::trace!(sent, received, "a socket ended"),
         Some(Err(error)) => tracing::debug!(%error, "a socket broke off"),
     }
+    drop(place);
 }
 
 #[derive(Debug, thiserror::Error)]

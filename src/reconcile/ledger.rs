@@ -13,6 +13,10 @@ use super::aspect::Group;
 /// Most types counted under their own name; the log is untrusted and could name any number. The rest is `other`.
 const TYPES: usize = 128;
 
+/// The longest name of a type in bytes; longer ones count as `other`. The log's lines have this limit already, and the names
+/// in the stream's frames are not opencode's alone: its plugins publish too. Real ones stay under 40.
+const TYPE: usize = 64;
+
 /// How long an event waits for a log line that should have come before it, in milliseconds. The worst seen is 8 ms.
 const AHEAD: u64 = 5_000;
 
@@ -200,11 +204,8 @@ impl Ledger {
     }
 
     fn account(&mut self, kind: &Arc<str>) -> &mut Account {
-        let kind = if self.accounts.len() < TYPES || self.accounts.contains_key(kind) {
-            kind.clone()
-        } else {
-            Arc::from("other")
-        };
+        let has_room = self.accounts.len() < TYPES && kind.len() <= TYPE;
+        let kind = if has_room || self.accounts.contains_key(kind) { kind.clone() } else { Arc::from("other") };
         self.accounts.entry(kind).or_default()
     }
 }
@@ -267,6 +268,14 @@ mod tests {
         ledger.deliver(&kind("a"), 0, true);
         assert!(ledger.announce(&kind("a"), AHEAD + 1));
         assert_eq!(ledger.missing(AHEAD + 1, None).len(), 1);
+    }
+
+    #[test]
+    fn a_long_type_has_no_account_of_its_own() {
+        let mut ledger = Ledger::default();
+        ledger.deliver(&kind(&"x".repeat(TYPE + 1)), 0, false);
+        ledger.deliver(&kind(&"x".repeat(TYPE)), 0, false);
+        assert_eq!(ledger.counts().map(|(kind, _)| kind.len()).collect::<Vec<_>>(), ["other".len(), TYPE]);
     }
 
     #[test]

@@ -5,11 +5,13 @@
 mod clients;
 mod command;
 mod crowd;
+mod door;
 mod faults;
 mod framing;
 mod journal;
 mod kit;
 mod layering;
+mod listen;
 mod measure;
 mod proxy;
 mod real_api;

@@ -3,6 +3,11 @@
 mod door;
 mod failures;
 pub(crate) mod fixture;
+#[cfg(feature = "tls")]
+mod http2;
+mod interim;
+mod limits;
 mod messages;
 mod streaming;
 mod streams;
+mod trust;

@@ -41,7 +41,7 @@ async fn start(standin: &StandIn, more: &[&str]) -> Relay {
 async fn get(relay: &Relay, path: &str, fields: &str) -> Wire {
     let address = relay.base().strip_prefix("http://").unwrap().parse().unwrap();
     let mut wire = Wire::connect(address).await;
-    wire.send(format!("GET {path} HTTP/1.1\r\nhost: relay\r\n{fields}\r\n")).await;
+    wire.send(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n")).await;
     wire
 }
 

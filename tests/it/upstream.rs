@@ -93,6 +93,20 @@ impl Wire {
         within("room to send", self.stream.write_all(bytes.as_ref())).await.unwrap();
     }
 
+    /// Sends, and says whether the peer still takes anything.
+    pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        within("room to send", self.stream.write_all(bytes.as_ref())).await.is_ok()
+    }
+
+    /// Sends so many bytes as far as they are taken.
+    pub(crate) async fn flood(&mut self, count: usize) -> std::io::Result<()> {
+        let bytes = vec![b'x'; 64 << 10];
+        for _ in 0..count / bytes.len() {
+            self.stream.write_all(&bytes).await?;
+        }
+        Ok(())
+    }
+
     pub(crate) async fn send_chunk(&mut self, data: &str) {
         self.send(format!("{:x}\r\n{data}\r\n", data.len())).await;
     }

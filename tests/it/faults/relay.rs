@@ -61,7 +61,7 @@ impl Relay {
         let flags = all.into_iter().map(|(key, value)| (key, vec![value.to_owned()])).collect();
         let config = load(&Input { flags, ..Input::default() }).unwrap();
         let relay = app::Relay::bind(config).await.unwrap().with_limits(limits);
-        let base = format!("http://{}", relay.addresses()[0]);
+        let base = relay.endpoints()[0].to_string();
         let stop = Stop::new();
         let watched = stop.clone();
         let served = Tasks::new().spawn("relay", async move {

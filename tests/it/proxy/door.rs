@@ -48,6 +48,9 @@ async fn a_refusal_is_handed_through() {
             assert_eq!(head.get("www-authenticate").as_deref(), Some("Basic realm=\"Secure Area\""));
             assert_eq!(head.get("vary").as_deref(), Some("Origin"));
         }
+        for target in ["/_relay/", "/_relay/nothing"] {
+            assert_eq!(relay.get(target, "").await.0.second(), "401", "not even what there is: {target}");
+        }
         // An id is no credential.
         assert_eq!(relay.get(&format!("{path}?since=7-0"), "").await.0.second(), "401");
         assert_eq!(relay.get(path, &basic("opencode:pass")).await.0.second(), "200", "{path}");
@@ -159,19 +162,35 @@ async fn health_and_ready_are_for_everybody() {
 
 #[tokio::test]
 async fn other_paths_and_methods_of_ours_do_not_reach_opencode() {
-    let upstream = Routes::default().fixed("*", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").start().await;
+    let upstream = Routes::default()
+        .fixed("*", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        .fixed(
+            "/path",
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\naccess-control-allow-origin: http://localhost:1\r\n\
+             content-length: 17\r\n\r\n{\"directory\":\"/\"}",
+        )
+        .start()
+        .await;
     let relay = Relay::over(&upstream).await;
     for path in ["/_relay", "/_relay/", "/_relay/x", "/_relay/health/x"] {
-        assert_eq!(relay.get(path, "").await.0.second(), "404", "{path}");
+        let (head, _) = relay.get(path, "").await;
+        assert_eq!(head.second(), "404", "{path}");
+        assert_eq!(
+            head.get("access-control-allow-origin").as_deref(),
+            Some("http://localhost:1"),
+            "a page may read it"
+        );
     }
     let mut wire = relay.connect().await;
     wire.send("POST /_relay/health HTTP/1.1\r\nhost: relay\r\ncontent-length: 0\r\n\r\n").await;
     let head = wire.answer().await;
     assert_eq!((head.second(), head.get("allow").as_deref()), ("405", Some("GET, HEAD")));
-    assert!(upstream.heads().is_empty());
-    let mut wire = relay.connect().await;
-    wire.send("OPTIONS /_relay/status HTTP/1.1\r\nhost: relay\r\naccess-control-request-method: GET\r\n\r\n").await;
-    assert_eq!(wire.answer().await.second(), "200");
-    assert_eq!(upstream.last().start, "OPTIONS /_relay/status HTTP/1.1");
+    assert!(upstream.heads().iter().all(|head| head.start == "GET /path HTTP/1.1"));
+    for preflight in ["", "access-control-request-method: GET\r\n"] {
+        let mut wire = relay.connect().await;
+        wire.send(format!("OPTIONS /_relay/status HTTP/1.1\r\nhost: relay\r\n{preflight}\r\n")).await;
+        assert_eq!(wire.answer().await.second(), "200");
+        assert_eq!(upstream.last().start, "OPTIONS /_relay/status HTTP/1.1");
+    }
     assert_eq!(relay.get("/_relayed", "").await.0.second(), "200");
 }

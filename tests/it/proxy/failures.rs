@@ -115,6 +115,86 @@ async fn a_stale_connection_costs_nobody_an_error() {
 }
 
 #[tokio::test]
+async fn a_stale_connection_costs_a_waiting_body_nothing_either() {
+    let upstream = Routes::default()
+        .on("/", |head, mut wire| async move {
+            if head.get("expect").is_some() {
+                wire.send("HTTP/1.1 100 Continue\r\n\r\n").await;
+            }
+            let body = wire.body(&head).await.ok()?;
+            assert_eq!(body, b"{}");
+            wire.send(OK).await;
+            None
+        })
+        .start()
+        .await;
+    let relay = Relay::over(&upstream).await;
+    let mut wire = relay.connect().await;
+    for (round, framing) in
+        ["content-length: 2\r\n\r\n", "transfer-encoding: chunked\r\n\r\n"].repeat(10).iter().enumerate()
+    {
+        wire.send(format!("POST / HTTP/1.1\r\nhost: relay\r\nexpect: 100-continue\r\n{framing}")).await;
+        assert_eq!(wire.head().await.unwrap().second(), "100", "{round}");
+        wire.send(if framing.starts_with('c') { "{}" } else { "2\r\n{}\r\n0\r\n\r\n" }).await;
+        let head = wire.answer().await;
+        assert_eq!(head.second(), "200", "{round}");
+        assert_eq!(wire.body(&head).await.unwrap(), b"ok");
+    }
+    assert_eq!((upstream.connections(), upstream.heads().len()), (20, 20));
+}
+
+#[tokio::test]
+async fn half_a_write_is_never_sent_twice() {
+    // On a connection that was used before, so that it could be thought stale.
+    let upstream = Routes::default()
+        .fixed("/ok", OK)
+        .on("/half", |_, mut wire| async move {
+            wire.exactly(3).await;
+            None
+        })
+        .on("/none", |_, _| async move { None })
+        .start()
+        .await;
+    let relay = Relay::over(&upstream).await;
+    for (path, fields) in [
+        ("/half", "content-length: 10\r\n\r\nabc"),
+        ("/half", "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n"),
+        ("/none", "expect: 100-continue\r\ncontent-length: 10\r\n\r\n"),
+    ] {
+        let mut wire = relay.connect().await;
+        wire.send("GET /ok HTTP/1.1\r\nhost: relay\r\n\r\n").await;
+        let head = wire.answer().await;
+        wire.body(&head).await.unwrap();
+        let before = upstream.heads().len();
+        wire.send(format!("POST {path} HTTP/1.1\r\nhost: relay\r\n{fields}")).await;
+        assert_eq!(wire.answer().await.second(), "502", "{path} {fields}");
+        assert_eq!(upstream.heads().len(), before + 1, "{path} {fields}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_none_is_400_and_broken_off_at_opencode() {
+    let (tell, mut told) = tokio::sync::mpsc::channel(1);
+    let upstream = Routes::default()
+        .on("/", move |head, mut wire| {
+            let tell = tell.clone();
+            async move {
+                tell.send(wire.body(&head).await.is_err()).await.ok()?;
+                None
+            }
+        })
+        .start()
+        .await;
+    let relay = Relay::over(&upstream).await;
+    for chunks in ["3\r\nabc\r\nzz\r\n", "3\r\nabcd\r\n", "3\r\nabc\r\n-1\r\n", "3\r\nabc\r\n0x1\r\nd\r\n"] {
+        let mut wire = relay.connect().await;
+        wire.send(format!("POST / HTTP/1.1\r\nhost: relay\r\ntransfer-encoding: chunked\r\n\r\n{chunks}")).await;
+        assert_eq!(wire.answer().await.second(), "400", "{chunks}");
+        assert_eq!(crate::upstream::within("the end", told.recv()).await, Some(true), "{chunks}");
+    }
+}
+
+#[tokio::test]
 async fn connections_to_opencode_are_used_again() {
     let upstream = Routes::default().fixed("/", OK).start().await;
     let relay = Relay::over(&upstream).await;
@@ -155,24 +235,6 @@ async fn connect_is_refused() {
     assert_eq!(head.second(), "501");
     assert!(message(&String::from_utf8(wire.body(&head).await.unwrap()).unwrap()).contains("CONNECT"));
     assert!(upstream.heads().is_empty());
-}
-
-#[tokio::test]
-async fn heads_have_limits_in_time_and_length() {
-    let upstream = Routes::default().fixed("/", OK).start().await;
-    let mut settings = Settings::default();
-    settings.http.head_timeout = Duration::from_millis(200);
-    let relay = Relay::start(up(&upstream), settings).await;
-    let mut slow = relay.connect().await;
-    slow.send("GET / HTTP/1.1\r\nhost: re").await;
-    assert!(slow.ended().await.is_empty());
-    let (head, mut idle) = relay.get("/", "").await;
-    idle.body(&head).await.unwrap();
-    assert!(idle.ended().await.is_empty());
-    let mut long = relay.connect().await;
-    long.send(format!("GET / HTTP/1.1\r\nx: {}", "x".repeat(70_000))).await;
-    assert_eq!(long.answer().await.second(), "431");
-    assert_eq!(upstream.heads().len(), 1);
 }
 
 #[tokio::test]

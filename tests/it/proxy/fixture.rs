@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use opencode_relay::event::{Epoch, Event, Origin, Place};
-use opencode_relay::http::{self, Clients, Parts};
+use opencode_relay::http::{self, Clients, Connections, Parts};
 use opencode_relay::hub::Hub;
 use opencode_relay::journal::{self, Journal};
 use opencode_relay::proxy::{self, Proxy, Target};
@@ -26,6 +26,7 @@ pub(crate) struct Relay {
     pub(crate) address: SocketAddr,
     pub(crate) target: watch::Sender<Target>,
     pub(crate) clients: Clients,
+    pub(crate) connections: Connections,
     pub(crate) stop: Stop,
     journal: Arc<Journal>,
     pub(crate) hub: Hub,
@@ -45,7 +46,12 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             proxy: proxy::Options { start_timeout: Duration::from_millis(100), ..proxy::Options::default() },
-            http: http::Options { grace: Duration::from_millis(100), ..http::Options::default() },
+            http: http::Options {
+                grace: Duration::from_millis(100),
+                // What `get` asks for; tests about names take it away.
+                allowed_hosts: vec!["relay".to_owned()],
+                ..http::Options::default()
+            },
             ready: Ok(()),
             api: true,
         }
@@ -60,28 +66,34 @@ impl Relay {
     pub(crate) async fn start(target: Target, settings: Settings) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        Self::start_on(listener.into(), address, target, settings)
+    }
+
+    /// On a listener of the test's own.
+    pub(crate) fn start_on(listener: http::Listener, address: SocketAddr, target: Target, settings: Settings) -> Self {
         let (target, watched) = watch::channel(target);
         let (stop, last, tasks) = (Stop::new(), Stop::new(), Tasks::new());
         let journal = Arc::new(Journal::new(Epoch::new(7), journal::Options::default()));
         let hub = Hub::new(journal.clone());
-        let clients = Clients::default();
+        let (clients, connections) = (Clients::default(), Connections::default());
         let proxy = Proxy::new(settings.proxy, watched, tasks.clone(), last.clone());
         let parts = Parts {
             hub: hub.clone(),
             proxy,
             api_event: Arc::new(AtomicBool::new(settings.api)),
             clients: clients.clone(),
+            connections: connections.clone(),
             admitted: Arc::new(|_| ()),
             status: Arc::new(|| serde_json::json!({ "clients": 1 })),
             ready: Arc::new(move || settings.ready.clone()),
             options: settings.http,
         };
-        let front = http::serve(vec![listener.into()], parts, tasks.clone(), stop.clone());
+        let front = http::serve(vec![listener], parts, tasks.clone(), stop.clone());
         let served = tasks.spawn("front", async move {
             front.await;
             last.pull();
         });
-        Self { address, target, clients, stop, journal, hub, tasks, served: Some(served) }
+        Self { address, target, clients, connections, stop, journal, hub, tasks, served: Some(served) }
     }
 
     pub(crate) async fn connect(&self) -> Wire {

@@ -181,26 +181,6 @@ async fn an_upstream_that_breaks_off_never_looks_like_an_end() {
 }
 
 #[tokio::test]
-async fn a_client_may_wait_for_100_before_it_sends() {
-    let upstream = Routes::default()
-        .on("/", |head, mut wire| async move {
-            let body = wire.body(&head).await.ok()?;
-            wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len())).await;
-            wire.send(body).await;
-            Some(wire)
-        })
-        .start()
-        .await;
-    let relay = Relay::over(&upstream).await;
-    let mut wire = relay.connect().await;
-    wire.send("POST / HTTP/1.1\r\nhost: relay\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n").await;
-    assert_eq!(wire.head().await.unwrap().second(), "100");
-    wire.send("ok").await;
-    let head = wire.answer().await;
-    assert_eq!(wire.body(&head).await.unwrap(), b"ok");
-}
-
-#[tokio::test]
 async fn an_early_answer_reaches_a_client_that_still_sends() {
     let upstream = Routes::default()
         .on("/", |_, mut wire| async move {
@@ -308,4 +288,99 @@ async fn only_the_asked_protocol_is_switched_to() {
     wire.body(&head).await.unwrap();
     wire.send("GET /plain HTTP/1.1\r\nhost: relay\r\n\r\n").await;
     assert_eq!(wire.answer().await.second(), "200");
+}
+
+#[tokio::test]
+async fn a_refused_upgrade_passes_with_its_body() {
+    let upstream = Routes::default()
+        .fixed("/", "HTTP/1.1 426 Upgrade Required\r\nconnection: upgrade\r\nupgrade: other\r\nx-why: a\r\ncontent-length: 5\r\n\r\nother")
+        .start()
+        .await;
+    let relay = Relay::over(&upstream).await;
+    let (head, mut wire) = relay.get("/", UPGRADE).await;
+    assert_eq!((head.second(), head.get("x-why").as_deref()), ("426", Some("a")));
+    assert_eq!(wire.body(&head).await.unwrap(), b"other");
+}
+
+#[tokio::test]
+async fn what_is_sent_before_the_switch_is_not_lost() {
+    let (open, gate) = watch::channel(false);
+    let upstream = Routes::default()
+        .on("/", move |_, mut wire| {
+            let mut gate = gate.clone();
+            async move {
+                gate.wait_for(|open| *open).await.ok()?;
+                wire.send(format!("{SWITCHED}right behind")).await;
+                let came = wire.ended().await;
+                wire.send(format!(" and {}", String::from_utf8_lossy(&came))).await;
+                None
+            }
+        })
+        .start()
+        .await;
+    let relay = Relay::over(&upstream).await;
+    let mut wire = relay.connect().await;
+    // Some in the same packet as the request, some while opencode thinks about it.
+    wire.send(format!("GET / HTTP/1.1\r\nhost: relay\r\n{UPGRADE}\r\nfirst ")).await;
+    upstream.requests(1).await;
+    wire.send("second ").await;
+    open.send_replace(true);
+    assert_eq!(wire.answer().await.second(), "101");
+    wire.send("third").await;
+    wire.half_close().await;
+    assert_eq!(wire.ended().await, b"right behind and first second third");
+}
+
+#[tokio::test]
+async fn an_opencode_that_has_said_all_still_hears() {
+    let (tell, mut told) = mpsc::channel(1);
+    let upstream = Routes::default()
+        .on("/", move |_, mut wire| {
+            let tell = tell.clone();
+            async move {
+                wire.send(format!("{SWITCHED}bye")).await;
+                wire.half_close().await;
+                tell.send(wire.ended().await).await.ok()?;
+                None
+            }
+        })
+        .start()
+        .await;
+    let relay = Relay::over(&upstream).await;
+    let (_, mut wire) = relay.get("/", UPGRADE).await;
+    assert_eq!(wire.ended().await, b"bye");
+    wire.send("still ").await;
+    wire.send("there").await;
+    wire.half_close().await;
+    assert_eq!(within("the rest", told.recv()).await.unwrap(), b"still there");
+}
+
+#[tokio::test]
+async fn a_socket_that_is_reset_on_one_side_ends_on_the_other() {
+    let (tell, mut told) = mpsc::channel(2);
+    let upstream = Routes::default()
+        .on("/reset", |_, mut wire| async move {
+            wire.send(SWITCHED).await;
+            wire.exactly(1).await;
+            wire.reset();
+            None
+        })
+        .on("/wait", move |_, mut wire| {
+            let tell = tell.clone();
+            async move {
+                wire.send(SWITCHED).await;
+                wire.ended().await;
+                tell.send(()).await.ok()?;
+                None
+            }
+        })
+        .start()
+        .await;
+    let relay = Relay::over(&upstream).await;
+    let (_, mut wire) = relay.get("/reset", UPGRADE).await;
+    wire.send("x").await;
+    assert!(wire.ended().await.is_empty());
+    let (_, wire) = relay.get("/wait", UPGRADE).await;
+    wire.reset();
+    within("the end", told.recv()).await.unwrap();
 }

@@ -1,0 +1,65 @@
+//! How many requests and sockets there may be at opencode at a time.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::failure::Failure;
+
+/// A place among the requests or the sockets; dropping it frees it.
+#[derive(Debug)]
+pub(super) struct Place(
+    /// Held, never looked at.
+    #[expect(dead_code, reason = "it works by being dropped")]
+    OwnedSemaphorePermit,
+);
+
+/// One kind of places.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    free: Arc<Semaphore>,
+    most: usize,
+    /// Makes the refusal from the limit.
+    full: fn(usize) -> Failure,
+}
+
+impl Places {
+    /// Places for requests. A request keeps its place until its body and its answer's are both over.
+    ///
+    /// The relay's own questions about who is admitted to an event stream need none: else whoever fills all places
+    /// would shut everybody out of the streams. Their number is bounded by the clients' connections.
+    pub(super) fn for_requests(most: usize) -> Self {
+        Self::new(most, Failure::Overloaded)
+    }
+
+    /// Places for upgraded connections. A request for an upgrade takes one before it is sent, and gives it back if the
+    /// answer is another.
+    pub(super) fn for_sockets(most: usize) -> Self {
+        Self::new(most, Failure::Sockets)
+    }
+
+    fn new(most: usize, full: fn(usize) -> Failure) -> Self {
+        Self { free: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))), most, full }
+    }
+
+    /// A place, or why there is none. Nobody waits for one: a queue would only hide that opencode cannot keep up.
+    pub(super) fn take(&self) -> Result<Place, Failure> {
+        self.free.clone().try_acquire_owned().map(Place).map_err(|_| (self.full)(self.most))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_free_again_when_it_is_dropped() {
+        let places = Places::for_requests(1);
+        let place = places.take().unwrap();
+        assert!(matches!(places.take(), Err(Failure::Overloaded(1))));
+        drop(place);
+        assert!(places.take().is_ok());
+        assert!(Places::for_sockets(usize::MAX).take().is_ok());
+        assert!(matches!(Places::for_sockets(0).take(), Err(Failure::Sockets(0))));
+    }
+}

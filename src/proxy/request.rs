@@ -1,0 +1,139 @@
+//! Makes a received head one that can be sent on. Pure: what was received and what is known of the sender go in.
+
+use http::header::{CONNECTION, EXPECT, HeaderName, HeaderValue, TE, UPGRADE};
+use http::request::Parts;
+use http::{Request, Uri, Version};
+use http_body::SizeHint;
+
+use super::failure::Failure;
+use super::forwarded::{self, Came};
+use super::{framing, headers};
+
+/// A head to send, and what is left to be done about it.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// The head. Its target has neither scheme nor authority yet.
+    pub(super) parts: Parts,
+    /// The protocols the client asked for.
+    pub(super) upgrade: Option<HeaderValue>,
+    /// What the client's `Connection` lines named.
+    pub(super) named: Box<[HeaderName]>,
+    /// Whether the body has to wait for opencode's word, because the client waits for it too.
+    pub(super) expects: bool,
+}
+
+/// Makes `received`, with a body of this size, a request of this hop. Of HTTP/2 the listening side has put into the fields
+/// already what HTTP/1 has there; what is left are the version, which has no upgrades, and bodies without a length.
+pub(super) fn prepare(received: Parts, body: &SizeHint, came: &Came<'_>) -> Result<Prepared, Failure> {
+    if forwarded::passed_through(&received.headers, came.via) {
+        return Err(Failure::Loop);
+    }
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.method = received.method;
+    parts.headers = received.headers;
+    let target = received.uri.path_and_query().cloned().ok_or(Failure::Target)?;
+    let written = framing::take(&mut parts.headers);
+    let hop = headers::strip(&mut parts.headers);
+    framing::of_request(&mut parts.headers, &written, body).map_err(|framing::StillCoded| Failure::Coded)?;
+    headers::host_of_absolute_target(&received.uri, &mut parts.headers);
+    forwarded::add(&mut parts.headers, came);
+    if hop.trailers {
+        parts.headers.insert(TE, HeaderValue::from_static("trailers"));
+        parts.headers.append(CONNECTION, HeaderValue::from_static("te"));
+    }
+    // HTTP/1.0 and HTTP/2 have no upgrades (RFC 9110 §7.8, RFC 9113 §8.6).
+    let upgrade = hop.upgrade.filter(|_| received.version == Version::HTTP_11);
+    if let Some(protocols) = &upgrade {
+        parts.headers.insert(UPGRADE, protocols.clone());
+        parts.headers.append(CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    let expects = expects(&mut parts, received.version, body);
+    parts.uri = Uri::from(target);
+    Ok(Prepared { parts, upgrade, named: hop.named, expects })
+}
+
+/// Whether the client waits to be asked for its body; if nobody will ask it, opencode is not told of the wish either.
+///
+/// HTTP/1.0 knows no interim answers (RFC 9110 §10.1.1), and to HTTP/2 hyper can send none: such a client sends its body
+/// when it is tired of waiting, and an early answer reaches it all the same.
+fn expects(parts: &mut Parts, version: Version, body: &SizeHint) -> bool {
+    if !headers::tokens(&parts.headers, &EXPECT).any(|token| token.eq_ignore_ascii_case(b"100-continue")) {
+        return false;
+    }
+    let expects = version == Version::HTTP_11 && body.exact() != Some(0);
+    if expects {
+        parts.headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
+    } else {
+        parts.headers.remove(EXPECT);
+    }
+    expects
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, VIA};
+
+    use super::super::caller::Peer;
+    use super::*;
+
+    fn sent(version: Version, target: &str, fields: &[(&'static str, &'static str)], body: &SizeHint) -> Prepared {
+        let mut request = Request::builder().method("POST").version(version).uri(target);
+        for &(name, value) in fields {
+            request = request.header(name, value);
+        }
+        let came = Came { peer: Peer::Unix, is_tls: true, is_trusted: false, version, via: "relay-1" };
+        prepare(request.body(()).unwrap().into_parts().0, body, &came).unwrap()
+    }
+
+    #[test]
+    fn http_2_becomes_http_1() {
+        let fields = [
+            ("host", "other"),
+            ("te", "trailers"),
+            ("expect", "100-continue"),
+            ("connection", "upgrade"),
+            ("upgrade", "websocket"),
+        ];
+        let prepared = sent(Version::HTTP_2, "https://relay:8/a?b=%20", &fields, &SizeHint::new());
+        let Prepared { parts, upgrade, expects, .. } = prepared;
+        assert_eq!((parts.version, parts.uri.to_string()), (Version::HTTP_11, "/a?b=%20".to_owned()));
+        assert_eq!((upgrade, expects), (None, false));
+        for (name, value) in [
+            (HOST, "relay:8"),
+            (TE, "trailers"),
+            (CONNECTION, "te"),
+            (TRANSFER_ENCODING, "chunked"),
+            (VIA, "2.0 relay-1"),
+        ] {
+            let lines: Vec<&HeaderValue> = parts.headers.get_all(&name).iter().collect();
+            assert_eq!(lines, [value], "{name}");
+        }
+        assert!(!parts.headers.contains_key(EXPECT) && !parts.headers.contains_key(UPGRADE));
+    }
+
+    #[test]
+    fn no_connection_line_takes_the_framing_away() {
+        let fields = [("connection", "content-length, host, via"), ("content-length", "3"), ("host", "relay")];
+        let parts = sent(Version::HTTP_11, "/", &fields, &SizeHint::with_exact(3)).parts;
+        assert_eq!(
+            (&parts.headers[CONTENT_LENGTH], &parts.headers[HOST]),
+            (&"3".parse().unwrap(), &"relay".parse().unwrap())
+        );
+        assert!(parts.headers.contains_key(VIA));
+    }
+
+    #[test]
+    fn only_a_body_can_be_waited_for() {
+        let expects = |version, value, size| {
+            let prepared = sent(version, "/", &[("expect", value)], &size);
+            (prepared.expects, prepared.parts.headers.contains_key(EXPECT))
+        };
+        let (some, none) = (SizeHint::with_exact(3), SizeHint::with_exact(0));
+        assert_eq!(expects(Version::HTTP_11, "100-Continue", some), (true, true));
+        assert_eq!(expects(Version::HTTP_11, "100-continue", SizeHint::new()), (true, true));
+        assert_eq!(expects(Version::HTTP_11, "100-continue", none), (false, false));
+        assert_eq!(expects(Version::HTTP_10, "100-continue", some), (false, false));
+        // Not ours to judge.
+        assert_eq!(expects(Version::HTTP_11, "other", some), (false, true));
+    }
+}

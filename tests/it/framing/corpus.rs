@@ -15,12 +15,14 @@ pub(crate) struct Vector {
     pub(crate) fate: Fate,
 }
 
-/// What becomes of a request. In all but [`Fate::Passed`] nothing that follows on the connection is ever acted on.
+/// What becomes of a request. In all but [`Fate::Passed`] and [`Fate::Answered`] nothing that follows on the connection is ever acted on.
 pub(crate) enum Fate {
     /// Answered with this status by the relay; the connection is closed.
     Refused(u16),
     /// The connection is closed, with 400 before it or with nothing; opencode may have got the beginning of it.
     Broken,
+    /// Answered with this status by the relay, which needs nothing of it; the connection may go on behind its body or end.
+    Answered(u16),
     /// opencode gets exactly this, and the connection goes on.
     Passed(Meant),
     /// opencode gets exactly this; the connection is closed after its answer.

@@ -126,8 +126,20 @@ async fn damaged_requests_are_refused_or_forwarded_as_one_message_each() {
     println!("messages forwarded: {}", ran.await.iter().sum::<usize>());
 }
 
-/// Sends one case; how many messages were forwarded.
+/// Sends one case; how many messages were forwarded. On a busy machine a message may arrive after its client has left, and
+/// is counted to the next case then: so what does not match is tried again by itself before it counts.
 async fn check(relay: &Relay, recorder: &Recorder, bytes: &[u8]) -> usize {
+    for _ in 0..2 {
+        if let Ok(forwarded) = attempt(relay, recorder, bytes).await {
+            return forwarded;
+        }
+        tokio::time::sleep(4 * SILENCE).await;
+        recorder.take();
+    }
+    attempt(relay, recorder, bytes).await.unwrap_or_else(|wrong| panic!("{wrong}, of {}", bytes.escape_ascii()))
+}
+
+async fn attempt(relay: &Relay, recorder: &Recorder, bytes: &[u8]) -> Result<usize, String> {
     // Nothing is enough: only silence or the end tells that no more will come.
     let patience = |got: &Got| if recorder.messages() > got.served().len() { LIMIT } else { SILENCE };
     let got = talk(relay, bytes, |got| got.wrong.is_some(), patience).await;
@@ -141,6 +153,6 @@ async fn check(relay: &Relay, recorder: &Recorder, bytes: &[u8]) -> usize {
             Arrived::Cut => {}
         }
     }
-    assert_eq!(came, got.served(), "opencode got other requests than were answered, of {what}");
-    came.len()
+    let served = got.served();
+    if came == served { Ok(came.len()) } else { Err(format!("opencode got {came:?}, and {served:?} were answered")) }
 }

@@ -72,18 +72,31 @@ impl Drop for Recorder {
 }
 
 async fn record(mut stream: TcpStream, arrived: &Mutex<Vec<Arrived>>) {
-    let mut bytes = Vec::new();
+    let (mut bytes, mut continued) = (Vec::new(), false);
     loop {
         match read(&bytes, Side::Requests) {
             Read::Message(message, length) => {
+                continued = false;
                 bytes.drain(..length);
-                let answer = format!("HTTP/1.1 200 OK\r\nx-served: {}\r\ncontent-length: 0\r\n\r\n", message.label());
-                arrived.lock().unwrap().push(Arrived::Message(*message));
+                let answer = if message.first_words() == "GET /path" {
+                    // The relay's own question, whether it may answer a client.
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 18\r\n\r\n{\"directory\":\"/d\"}".to_owned()
+                } else {
+                    let label = message.label();
+                    arrived.lock().unwrap().push(Arrived::Message(*message));
+                    format!("HTTP/1.1 200 OK\r\nx-served: {label}\r\ncontent-length: 0\r\n\r\n")
+                };
                 if stream.write_all(answer.as_bytes()).await.is_err() {
                     return;
                 }
             }
             Read::More => {
+                if !continued && waits(&bytes) {
+                    continued = true;
+                    if stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.is_err() {
+                        return;
+                    }
+                }
                 if !matches!(stream.read_buf(&mut bytes).await, Ok(1..)) {
                     if !bytes.is_empty() {
                         arrived.lock().unwrap().push(Arrived::Cut);
@@ -97,6 +110,12 @@ async fn record(mut stream: TcpStream, arrived: &Mutex<Vec<Arrived>>) {
             }
         }
     }
+}
+
+/// Whether these bytes are a head whose sender waits with the body.
+fn waits(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    text.split_once("\r\n\r\n").is_some_and(|(head, _)| head.contains("\r\nexpect: 100-continue"))
 }
 
 /// What a client got on one connection.

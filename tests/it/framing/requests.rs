@@ -41,6 +41,7 @@ fn total(fate: &Fate) -> &'static str {
     match fate {
         Fate::Refused(_) => "refused by the head",
         Fate::Broken => "refused in the body or for its end",
+        Fate::Answered(_) => "answered by the relay itself",
         Fate::Passed(_) | Fate::Last(_) => "forwarded unambiguously",
         Fate::Unfinished => "waited for, then cut",
     }
@@ -75,6 +76,12 @@ fn judge(vector: &Vector, got: &Got, arrived: &[Arrived]) -> Result<(), String> 
     }
     let good = match &vector.fate {
         Fate::Refused(status) => came.is_empty() && refusals == [status.to_string()] && got.closed,
+        Fate::Answered(status) => {
+            let own = status.to_string();
+            let goes_on = came == ["GET /canary"] && !got.closed;
+            let ends = came.is_empty() && got.closed;
+            (refusals == [own.as_str()] || refusals == [own.as_str(), "400"]) && (goes_on || ends)
+        }
         Fate::Broken => {
             came.is_empty() && (refusals.is_empty() || refusals == ["400"] || refusals == ["431"]) && got.closed
         }

@@ -1,9 +1,37 @@
 //! What belongs to the connection: §9, §11, and RFC 9110 §7.6, §7.8 and §10.1.1.
 
-use super::Fate::{Passed, Refused};
+use super::Fate::{Answered, Passed, Refused};
 use super::{SMUGGLED, Vector, get, last, meant, passed, post, vector};
 
+/// Requests that the relay answers without reading their bodies.
+fn unread() -> Vec<Vector> {
+    let sized = |body: &str| format!("content-length: {}\r\n\r\n{body}", body.len());
+    let coded = |body: &str| format!("transfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    let long = SMUGGLED.repeat(5_000);
+    let mut all = Vec::new();
+    for (name, rest) in [
+        ("a body with a length", sized(SMUGGLED)),
+        ("a chunked body", coded(SMUGGLED)),
+        ("a long body with a length", sized(&long)),
+        ("a long chunked body", coded(&long)),
+        ("a body that was to wait", format!("expect: 100-continue\r\n{}", sized(SMUGGLED))),
+        ("a chunked body that breaks", format!("transfer-encoding: chunked\r\n\r\nx\r\n{SMUGGLED}")),
+    ] {
+        for (start, status) in [("GET /_relay/health", 200), ("POST /_relay/health", 405), ("PUT /_relay/none", 404)] {
+            let bytes = format!("{start} HTTP/1.1\r\nhost: relay\r\n{rest}");
+            all.push(vector("9.3", format!("{start} with {name}"), bytes, Answered(status)));
+        }
+    }
+    all
+}
+
 pub(super) fn vectors() -> Vec<Vector> {
+    let mut all = unread();
+    all.extend(others());
+    all
+}
+
+fn others() -> Vec<Vector> {
     let plain = || passed("GET /v", "");
     let whole = || passed("POST /v", "abcde");
     vec![

@@ -6,6 +6,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -147,11 +148,17 @@ impl Client {
                 let underway = exchange.ask();
                 // HTTP/1.0 has no interim answers (RFC 9110 §15.2).
                 let interim = (request.version() == Version::HTTP_11).then(|| exchange.interim());
+                // hyper 1.12 takes a bare line feed in trailers for their end and swallows what follows, also a whole
+                // request that somebody before the relay waits for an answer to (RFC 9112 §11.2). So none may follow.
+                let is_last = request.headers().contains_key(TRANSFER_ENCODING);
                 // Boxed, because hyper keeps the room of the future for as long as the connection is there, idle or with a
                 // stream.
                 Box::pin(async move {
-                    let answer = client.answer(request, is_tls, interim).await;
+                    let mut answer = client.answer(request, is_tls, interim).await;
                     exchange.settled().await;
+                    if is_last {
+                        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    }
                     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                         exchange.upgrade();
                     }
@@ -164,6 +171,8 @@ impl Client {
             // Ours, by what the connection waits for: hyper's is also the longest idle time between two requests.
             .header_read_timeout(None)
             .max_buf_size(refusal::HEAD)
+            // By itself hyper looks at the length of a head only while it is not whole.
+            .max_header_size(refusal::HEAD)
             .max_headers(refusal::FIELDS)
             // A client that closes its sending side is gone: that is how an abort shows while its answer is awaited.
             .half_close(false);

@@ -19,10 +19,6 @@ pub(super) const HEAD: usize = 64 << 10;
 /// Most fields of a request's head; more are answered with 431.
 pub(super) const FIELDS: usize = 100;
 
-/// Most bytes of a request's target; a longer one is answered with 414. hyper's own number (`MAX_URI_LEN` in
-/// `proto/h1/role.rs`), which cannot be set; [`HEAD`] is reached first, unless there is nothing else in the head.
-const TARGET: usize = 65534;
-
 /// Our answer instead of what hyper is about to write, if that is one of its refusals: a whole head with a status of 4xx
 /// and no body. Ask only while no answer of the front is underway.
 pub(super) fn instead_of(written: &[u8]) -> Option<Bytes> {
@@ -54,13 +50,9 @@ fn refuse(status: StatusCode) -> Bytes {
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => (
             "HeadTooLargeError",
             format!(
-                "the head of the request is longer than {kib} KiB or has more than {FIELDS} fields; send less, for \
-                 example fewer cookies, and put long values into the body"
+                "the head of the request, its target included, is longer than {kib} KiB or has more than {FIELDS} \
+                 fields; send less, for example fewer cookies, and put long values into the body"
             ),
-        ),
-        StatusCode::URI_TOO_LONG => (
-            "TargetTooLongError",
-            format!("the target of the request is longer than {TARGET} bytes; put long values into the body"),
         ),
         _ => (
             "BadRequest",

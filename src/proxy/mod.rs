@@ -63,6 +63,10 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How many unused connections to opencode are kept.
 const IDLE_CONNECTIONS: usize = 32;
 
+/// Most bytes of an answer that are read ahead of a client that takes them slowly; also most bytes of an answer's head, a
+/// longer one is 502.
+const READ_AHEAD: usize = 64 << 10;
+
 /// The proxy; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Proxy(Arc<Inner>);
@@ -98,6 +102,7 @@ impl Proxy {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(options.idle_timeout)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .http1_max_buf_size(READ_AHEAD)
             // Retries only a request of which nothing was written: the pool hands it back whole in that case.
             .retry_canceled_requests(true)
             .build(connector);

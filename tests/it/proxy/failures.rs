@@ -129,10 +129,10 @@ async fn a_stale_connection_costs_a_waiting_body_nothing_either() {
         .start()
         .await;
     let relay = Relay::over(&upstream).await;
-    let mut wire = relay.connect().await;
     for (round, framing) in
         ["content-length: 2\r\n\r\n", "transfer-encoding: chunked\r\n\r\n"].repeat(10).iter().enumerate()
     {
+        let mut wire = relay.connect().await;
         wire.send(format!("POST / HTTP/1.1\r\nhost: relay\r\nexpect: 100-continue\r\n{framing}")).await;
         assert_eq!(wire.head().await.unwrap().second(), "100", "{round}");
         wire.send(if framing.starts_with('c') { "{}" } else { "2\r\n{}\r\n0\r\n\r\n" }).await;

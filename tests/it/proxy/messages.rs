@@ -110,12 +110,15 @@ async fn bodies_pass_on_any_method_and_whatever_their_framing() {
     let mut wire = relay.connect().await;
     for method in ["GET", "POST", "DELETE", "PATCH"] {
         for body in
-            ["transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", "content-length: 5\r\n\r\nabcde"]
+            ["content-length: 5\r\n\r\nabcde", "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"]
         {
             wire.send(format!("{method} /echo HTTP/1.1\r\nhost: relay\r\n{body}")).await;
             let answer = wire.answer().await;
             assert_eq!(wire.body(&answer).await.unwrap(), b"abcde", "{method} {body:?}");
         }
+        // A request with chunks is the last of its connection (see `http::connection`).
+        assert!(wire.ended().await.is_empty());
+        wire = relay.connect().await;
     }
     wire.send("POST /echo HTTP/1.1\r\nhost: relay\r\ncontent-length: 0\r\n\r\n").await;
     assert_eq!(wire.answer().await.second(), "200");
@@ -179,8 +182,8 @@ async fn trailers_that_were_not_announced_or_not_wanted_are_left_out() {
         .start()
         .await;
     let relay = Relay::over(&upstream).await;
-    let mut wire = relay.connect().await;
     for (te, trailers) in [("", &[][..]), ("te: trailers\r\n", &[("x-sum".to_owned(), "1".to_owned())])] {
+        let mut wire = relay.connect().await;
         wire.send(format!(
             "POST / HTTP/1.1\r\nhost: relay\r\n{te}transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx-up: 1\r\n\r\n"
         ))

@@ -79,7 +79,7 @@ pub(super) fn vectors() -> Vec<Vector> {
             "3.2",
             "a target of 65,534 bytes and more",
             get("").replacen("/v", &format!("/{}", "v".repeat(65_535)), 1),
-            Refused(414),
+            Refused(431),
         ),
         vector(
             "3.2.2",

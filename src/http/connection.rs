@@ -173,7 +173,6 @@ impl Client {
             .max_buf_size(refusal::HEAD)
             // By itself hyper looks at the length of a head only while it is not whole.
             .max_header_size(refusal::HEAD)
-            .max_headers(refusal::FIELDS)
             // A client that closes its sending side is gone: that is how an abort shows while its answer is awaited.
             .half_close(false);
         let io = TokioIo::new(Interleaved::new(io, exchange.clone()));

@@ -128,8 +128,8 @@ fn as_in_http1(request: &mut Request<Incoming>) {
     let host = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     let fields = request.headers_mut();
     if let Some(host) = host {
-        // A field that says something else is left for whoever checks the head.
-        fields.entry(HOST).or_insert(host);
+        // `:authority` wins over a field that says something else.
+        fields.insert(HOST, host);
     }
     join_cookies(fields);
 }

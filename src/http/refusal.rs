@@ -16,8 +16,9 @@ use crate::proxy::answer;
 /// Most bytes of a request's head, also what hyper holds of a request at a time; a longer head is answered with 431.
 pub(super) const HEAD: usize = 64 << 10;
 
-/// Most fields of a request's head; more are answered with 431.
-pub(super) const FIELDS: usize = 100;
+/// Most fields of a request's head; more are answered with 431. hyper's own number: setting it, even to the same, costs an
+/// allocation per request.
+const FIELDS: usize = 100;
 
 /// Our answer instead of what hyper is about to write, if that is one of its refusals: a whole head with a status of 4xx
 /// and no body. Ask only while no answer of the front is underway.

@@ -1,8 +1,8 @@
 //! Who may have a stream or a look at the relay: whoever opencode would let in, asked each time.
 //!
-//! The relay has one rule of its own, about names (see [`Hosts`]). Otherwise it sends `GET /path` upstream with the client's own credentials, directory and
-//! Origin, and hands a refusal through. Only when opencode cannot be asked, and the relay holds the password itself,
-//! does it compare on its own.
+//! The relay has one rule of its own, about names (see [`Hosts`]). Otherwise it sends `GET /path` upstream with the
+//! client's own credentials, directory and Origin, and hands a refusal through. Only when opencode cannot be asked, and the
+//! relay holds the password itself, does it compare on its own.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

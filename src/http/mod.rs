@@ -85,7 +85,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             credentials: None,
-            stall_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_secs(30),
             heartbeat: sse::HEARTBEAT,
             grace: Duration::from_secs(10),
             connections: 16384,

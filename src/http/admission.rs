@@ -114,13 +114,9 @@ impl Admission {
             Ok(body) => body.to_bytes(),
             Err(_) => Bytes::new(),
         };
-        let Ok(PathAnswer { directory }) = serde_json::from_slice::<PathAnswer>(&text) else {
-            return Err(not_opencode(&head.headers));
-        };
         // Some releases answer unknown paths with the web app and 200: only JSON counts.
-        if !is_json {
-            return Err(not_opencode(&head.headers));
-        }
+        let answered = serde_json::from_slice::<PathAnswer>(&text).ok().filter(|_| is_json);
+        let Some(PathAnswer { directory }) = answered else { return Err(not_opencode(&head.headers)) };
         let directory: Arc<str> = directory.into();
         if proxy::directory(uri, &headers).is_none() || wants != Wants::Instance {
             *self.default_directory.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory.clone());

@@ -255,6 +255,11 @@ impl Routes {
         })
     }
 
+    /// Answers requests for a path with their own bodies.
+    pub(crate) fn echo(self, path: &str) -> Self {
+        self.on(path, |head, wire| async move { wire.echo(&head).await })
+    }
+
     /// Starts on a free port.
     pub(crate) async fn start(self) -> Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -297,6 +302,14 @@ async fn serve(wire: Wire, routes: &HashMap<String, Route>, heads: &watch::Sende
 }
 
 impl Wire {
+    /// Answers a request with its own body.
+    pub(crate) async fn echo(mut self, head: &Head) -> Option<Self> {
+        let body = self.body(head).await.ok()?;
+        self.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len())).await;
+        self.send(body).await;
+        Some(self)
+    }
+
     async fn idle_head(&mut self) -> Option<Head> {
         if self.buffer.is_empty() {
             let mut byte = [0];

@@ -13,15 +13,7 @@ fn framing(head: &Head) -> Vec<(&str, &str)> {
 
 #[tokio::test]
 async fn a_request_has_one_framing_whatever_came() {
-    let upstream = Routes::default()
-        .on("/", |head, mut wire| async move {
-            let body = wire.body(&head).await.ok()?;
-            wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len())).await;
-            wire.send(body).await;
-            Some(wire)
-        })
-        .start()
-        .await;
+    let upstream = Routes::default().echo("/").start().await;
     let relay = Relay::over(&upstream).await;
     let length = [("content-length", "5")];
     let coding = [("transfer-encoding", "chunked")];

@@ -73,15 +73,7 @@ fn unmeasured(text: &'static str, trailers: Option<HeaderMap>) -> Body {
 }
 
 async fn echo() -> Upstream {
-    Routes::default()
-        .on("/", |head, mut wire| async move {
-            let body = wire.body(&head).await.ok()?;
-            wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len())).await;
-            wire.send(body).await;
-            Some(wire)
-        })
-        .start()
-        .await
+    Routes::default().echo("/").start().await
 }
 
 #[tokio::test]

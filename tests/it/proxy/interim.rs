@@ -53,10 +53,7 @@ async fn a_body_is_asked_for_when_opencode_asks_for_it_and_not_before() {
                 assert_eq!(head.get("expect").as_deref(), Some("100-continue"));
                 asked.wait_for(|asked| *asked).await.ok()?;
                 wire.send(CONTINUE).await;
-                let body = wire.body(&head).await.ok()?;
-                wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len())).await;
-                wire.send(body).await;
-                Some(wire)
+                wire.echo(&head).await
             }
         })
         .start()

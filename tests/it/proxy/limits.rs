@@ -32,6 +32,19 @@ async fn refusal(wire: &mut Wire) -> (String, String, String) {
     (head.second().to_owned(), name, message(&text))
 }
 
+/// An upstream that begins its answer before the request's body is there, and waits for its end.
+async fn begins() -> Upstream {
+    Routes::default()
+        .on("/", |_, mut wire| async move {
+            wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+            wire.send_chunk("begun").await;
+            wire.ended().await;
+            None
+        })
+        .start()
+        .await
+}
+
 /// Asks until a place is free: it becomes free a moment after its holder's end was seen.
 async fn admitted(relay: &Relay, target: &str, fields: &str) -> (Head, Wire) {
     within("a free place", async {
@@ -181,15 +194,7 @@ async fn a_body_that_grows_too_long_is_413_and_broken_off_at_opencode() {
 
 #[tokio::test]
 async fn a_body_that_grows_too_long_breaks_an_answer_off_that_has_begun() {
-    let upstream = Routes::default()
-        .on("/", |_, mut wire| async move {
-            wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
-            wire.send_chunk("begun").await;
-            wire.ended().await;
-            None
-        })
-        .start()
-        .await;
+    let upstream = begins().await;
     let relay = with(&upstream, |options| options.body = Some(10)).await;
     let mut wire = relay.connect().await;
     wire.send("POST / HTTP/1.1\r\nhost: relay\r\ntransfer-encoding: chunked\r\n\r\n").await;
@@ -249,15 +254,7 @@ async fn a_client_that_pauses_for_too_long_is_408() {
 
 #[tokio::test]
 async fn a_pause_breaks_an_answer_off_that_has_begun() {
-    let upstream = Routes::default()
-        .on("/", |_, mut wire| async move {
-            wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
-            wire.send_chunk("begun").await;
-            wire.ended().await;
-            None
-        })
-        .start()
-        .await;
+    let upstream = begins().await;
     let relay = with(&upstream, |options| options.body_timeout = Duration::from_millis(300)).await;
     let mut wire = relay.connect().await;
     wire.send("POST / HTTP/1.1\r\nhost: relay\r\ncontent-length: 5\r\n\r\nabc").await;

@@ -97,15 +97,7 @@ async fn answers_without_a_body_keep_their_heads() {
 
 #[tokio::test]
 async fn bodies_pass_on_any_method_and_whatever_their_framing() {
-    let upstream = Routes::default()
-        .on("/echo", |head, mut wire| async move {
-            let body = wire.body(&head).await.ok()?;
-            wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len())).await;
-            wire.send(body).await;
-            Some(wire)
-        })
-        .start()
-        .await;
+    let upstream = Routes::default().echo("/echo").start().await;
     let relay = Relay::over(&upstream).await;
     let mut wire = relay.connect().await;
     for method in ["GET", "POST", "DELETE", "PATCH"] {

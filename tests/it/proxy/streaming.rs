@@ -41,15 +41,7 @@ async fn both_bodies_flow_at_the_same_time() {
 
 #[tokio::test]
 async fn a_long_body_passes_whole_both_ways() {
-    let upstream = Routes::default()
-        .on("/", |head, mut wire| async move {
-            let body = wire.body(&head).await.ok()?;
-            wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len())).await;
-            wire.send(body).await;
-            Some(wire)
-        })
-        .start()
-        .await;
+    let upstream = Routes::default().echo("/").start().await;
     let relay = Relay::over(&upstream).await;
     let body: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
     let mut wire = relay.connect().await;

@@ -25,6 +25,9 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error.to_string()),
         },
+        Command::Doctor(_) | Command::Tail(_) | Command::Healthcheck(_) | Command::Completions(_) | Command::Man => {
+            fail("do that: it is not built yet")
+        }
         Command::Run(flags) => match flags.load(std::env::vars_os()) {
             Ok(config) => run(config),
             Err(mistakes) => {

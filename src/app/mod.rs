@@ -1,5 +1,6 @@
 //! Wires everything: from a [`Config`] to a running relay, and back down in the order of DESIGN §5.
 
+mod metrics;
 mod report;
 mod upstream;
 
@@ -225,7 +226,11 @@ impl Relay {
                 let report = report.clone();
                 move || report.status()
             }),
-            ready: Arc::new(move || report.ready()),
+            ready: Arc::new({
+                let report = report.clone();
+                move || report.ready()
+            }),
+            metrics: Arc::new(move || report.metrics()),
             options: http::Options {
                 credentials: config.credentials.as_ref().map(|credentials| http::Credentials {
                     user: credentials.username.clone(),

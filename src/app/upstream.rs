@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use base64::Engine as _;
 use http::HeaderValue;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -68,7 +67,7 @@ impl Keeper {
         };
         Self {
             beside,
-            authorization: config.credentials.as_ref().and_then(authorization),
+            authorization: config.credentials.as_ref().and_then(Credentials::authorization),
             uses_stream: config.witness != Witness::Log,
             identify,
             upstream,
@@ -190,12 +189,4 @@ impl Keeper {
             sleep(AGAIN).await;
         }
     }
-}
-
-fn authorization(credentials: &Credentials) -> Option<HeaderValue> {
-    let pair = format!("{}:{}", credentials.username, credentials.password.reveal());
-    let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
-    let mut value = HeaderValue::from_str(&format!("Basic {encoded}")).ok()?;
-    value.set_sensitive(true);
-    Some(value)
 }

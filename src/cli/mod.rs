@@ -1,7 +1,12 @@
 //! The command line: what can be written, and the help. `main` calls [`parse`] and dispatches.
 
 pub mod decode;
+pub mod doctor;
+pub mod healthcheck;
+pub mod paper;
 pub mod run;
+pub mod server;
+pub mod tail;
 
 use std::ffi::OsString;
 
@@ -31,8 +36,18 @@ pub struct Cli {
 pub enum Command {
     /// Serve the relay, in front of an opencode that it starts or that runs already
     Run(Box<run::Flags>),
+    /// Say what is broken in an opencode, what each witness sees of it, and what the relay does about it
+    Doctor(doctor::Flags),
+    /// Show the events as they come, for people
+    Tail(tail::Flags),
     /// Print the events that opencode's log announces, as JSON lines
     Decode(decode::Flags),
+    /// Ask a relay whether it does its work; for containers
+    Healthcheck(healthcheck::Flags),
+    /// Print the completions of a shell
+    Completions(paper::Completions),
+    /// Print the manual page
+    Man,
     /// Guard a command for `run`; not to be called by hand
     #[command(hide = true)]
     Guard(Guard),

@@ -182,5 +182,18 @@ pub fn load(input: &Input) -> Result<Config, Mistakes> {
     }
 }
 
+/// What a command that asks a server needs of the settings: where a relay with them listens, and the password.
+///
+/// # Errors
+///
+/// All mistakes in these settings. Others, and variables that are no settings, are `run`'s to report.
+pub fn load_client(input: &Input) -> Result<(Vec<Endpoint>, Option<Credentials>), Mistakes> {
+    let mut mistakes = Mistakes::default();
+    let layers = layers::collect(input, &mut mistakes);
+    mistakes.0.retain(|mistake| matches!(mistake.key.as_str(), "config" | "listen" | "password_file" | "username"));
+    let found = resolve::resolve_client(&layers, input, &mut mistakes);
+    if mistakes.is_empty() { Ok(found) } else { Err(mistakes) }
+}
+
 #[cfg(test)]
 mod tests;

@@ -73,11 +73,25 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The settings of a command that asks a server.
+pub(super) fn resolve_client(
+    layers: &Layers,
+    input: &Input,
+    mistakes: &mut Mistakes,
+) -> (Vec<Endpoint>, Option<Credentials>) {
+    let mut reader = Reader { layers, mistakes };
+    (listen(&mut reader), credentials(&mut reader, input, &mut Vec::new()))
+}
+
+fn listen(reader: &mut Reader<'_>) -> Vec<Endpoint> {
+    reader.all("listen", value::endpoint).unwrap_or_else(|| vec![LISTEN.into()])
+}
+
 /// Makes the settings; `None` when there is no shape to make them for, which is then among the mistakes.
 pub(super) fn resolve(layers: &Layers, input: &Input, mistakes: &mut Mistakes) -> Option<Config> {
     let mut warnings = Vec::new();
     let mut reader = Reader { layers, mistakes };
-    let listen = reader.all("listen", value::endpoint).unwrap_or_else(|| vec![LISTEN.into()]);
+    let listen = listen(&mut reader);
     let socket_mode = reader.one("socket_mode", value::mode).unwrap_or(SOCKET_MODE);
     let tls = tls(&mut reader, &listen);
     let witness = reader.one("witness", value::witness).unwrap_or_default();

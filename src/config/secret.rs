@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use http::HeaderValue;
+
 /// A value that is shown as `***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -33,4 +36,16 @@ pub struct Credentials {
     pub username: String,
     /// The password.
     pub password: Secret,
+}
+
+impl Credentials {
+    /// The `Authorization` header that shows them (RFC 7617), marked sensitive. `None` if no header can hold them.
+    #[must_use]
+    pub fn authorization(&self) -> Option<HeaderValue> {
+        let pair = format!("{}:{}", self.username, self.password.reveal());
+        let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
+        let mut value = HeaderValue::from_str(&format!("Basic {encoded}")).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
 }

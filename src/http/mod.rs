@@ -36,7 +36,7 @@ use hyper::body::Incoming;
 
 pub use self::credentials::Credentials;
 pub use self::listen::{Endpoint, EndpointError, ListenError, Listener};
-pub use self::relay::{Ready, Status};
+pub use self::relay::{Metrics, Ready, Status};
 pub use self::room::Connections;
 pub use self::server::serve;
 pub use self::sse::Clients;
@@ -46,7 +46,7 @@ pub use self::unix::UnixError;
 use self::admission::{Admission, Grant, Refusal, Wants};
 use self::body::AnswerBody;
 use self::host::Hosts;
-use self::relay::Page;
+use self::relay::{Page, Pages};
 use self::socket::Socket;
 use self::sse::Wish;
 use crate::event::View;
@@ -116,6 +116,8 @@ pub struct Parts {
     pub status: Status,
     /// Decides about `/_relay/ready`.
     pub ready: Ready,
+    /// Makes `/_relay/metrics`.
+    pub metrics: Metrics,
     /// The settings.
     pub options: Options,
 }
@@ -131,8 +133,7 @@ pub(crate) struct Front {
     api_event: Arc<AtomicBool>,
     clients: Clients,
     admitted: Admitted,
-    status: Status,
-    ready: Ready,
+    pages: Pages,
     stall_timeout: Duration,
     heartbeat: Duration,
     /// Ends the event streams.
@@ -197,8 +198,7 @@ impl Front {
             api_event: parts.api_event,
             clients: parts.clients,
             admitted: parts.admitted,
-            status: parts.status,
-            ready: parts.ready,
+            pages: Pages { status: parts.status, ready: parts.ready, metrics: parts.metrics },
             stall_timeout: parts.options.stall_timeout,
             heartbeat: parts.options.heartbeat,
             streams,
@@ -224,7 +224,8 @@ impl Front {
                 self.refuse(refusal, &request, caller).await
             }
             Route::NoPage => {
-                let message = "the relay has no such page; there are /_relay/health, /_relay/ready and /_relay/status";
+                let message = "the relay has no such page; there are /_relay/, /_relay/health, /_relay/metrics, \
+                               /_relay/ready and /_relay/status";
                 self.refuse(own(StatusCode::NOT_FOUND, "NotFoundError", message), &request, caller).await
             }
         };
@@ -263,7 +264,7 @@ impl Front {
         } else {
             HeaderMap::new()
         };
-        let mut response = page.answer(&self.status, &self.ready).map(ProxyBody::from);
+        let mut response = page.answer(&self.pages).map(ProxyBody::from);
         response.headers_mut().extend(cors);
         response
     }
@@ -339,7 +340,8 @@ mod tests {
         assert_eq!(to("GET", "/_relay/health"), Route::Page(Page::Health));
         assert_eq!(to("POST", "/_relay/status"), Route::WrongMethod);
         assert_eq!(to("OPTIONS", "/_relay/status"), Route::Proxy);
-        for path in ["/_relay", "/_relay/", "/_relay/other", "/_relay/health/"] {
+        assert_eq!(to("GET", "/_relay/"), Route::Page(Page::Live));
+        for path in ["/_relay/other", "/_relay/health/"] {
             assert_eq!(to("GET", path), Route::NoPage, "{path}");
         }
     }

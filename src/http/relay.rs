@@ -14,12 +14,24 @@ pub type Status = Arc<dyn Fn() -> Value + Send + Sync>;
 /// Says whether the relay does its work now; the error says what is missing.
 pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
+/// Makes the text of `/_relay/metrics`.
+pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// Where the pages have what they say from.
+pub(super) struct Pages {
+    pub(super) status: Status,
+    pub(super) ready: Ready,
+    pub(super) metrics: Metrics,
+}
+
 /// The pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Page {
     Health,
     Ready,
     Status,
+    Metrics,
+    Live,
 }
 
 impl Page {
@@ -29,6 +41,8 @@ impl Page {
             "health" => Some(Self::Health),
             "ready" => Some(Self::Ready),
             "status" => Some(Self::Status),
+            "metrics" => Some(Self::Metrics),
+            "" => Some(Self::Live),
             _ => None,
         }
     }
@@ -37,15 +51,15 @@ impl Page {
     pub(super) fn is_guarded(self) -> bool {
         match self {
             Self::Health | Self::Ready => false,
-            Self::Status => true,
+            Self::Status | Self::Metrics | Self::Live => true,
         }
     }
 
-    pub(super) fn answer(self, status: &Status, ready: &Ready) -> Response<Full<Bytes>> {
+    pub(super) fn answer(self, pages: &Pages) -> Response<Full<Bytes>> {
         match self {
             // The same shape as opencode's GET /global/health.
             Self::Health => page(StatusCode::OK, &json!({ "healthy": true, "version": env!("CARGO_PKG_VERSION") })),
-            Self::Ready => match ready() {
+            Self::Ready => match (pages.ready)() {
                 Ok(()) => page(StatusCode::OK, &json!({ "ready": true })),
                 Err(reason) => {
                     let mut answer =
@@ -54,15 +68,22 @@ impl Page {
                     answer
                 }
             },
-            Self::Status => page(StatusCode::OK, &status()),
+            Self::Status => page(StatusCode::OK, &(pages.status)()),
+            Self::Metrics => text("text/plain", (pages.metrics)()),
+            Self::Live => text("text/html; charset=utf-8", String::new()),
         }
     }
 }
 
 fn page(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
-    let mut answer = Response::new(Full::new(Bytes::from(format!("{body}\n"))));
+    let mut answer = text("application/json", format!("{body}\n"));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+fn text(kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }

@@ -3,14 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use hyper::{Request, StatusCode, Uri};
 use serde::Deserialize;
-use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::Upstream;
+use crate::client::{Client, Place, SendError};
 
 /// How long opencode may take to say its version.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -74,17 +73,9 @@ impl Release {
 /// Why opencode's version is not known. Can follow "failed to".
 #[derive(Debug, thiserror::Error)]
 pub enum AskReleaseError {
-    /// No connection, or it broke.
-    #[error("reach opencode at {authority}: {source}")]
-    Unreachable {
-        /// Where it should be.
-        authority: String,
-        /// Why not.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// No answer in time.
-    #[error("get an answer from {0} within 5 s; does something else listen there?")]
-    Slow(String),
+    /// Nothing answers, or too late.
+    #[error(transparent)]
+    Unanswered(#[from] SendError),
     /// 401 or 403.
     #[error("ask opencode at {0} for its version: it wants a password; set OPENCODE_SERVER_PASSWORD for the relay too")]
     Unauthorized(String),
@@ -105,11 +96,18 @@ pub enum AskReleaseError {
 /// When nothing, or something else than opencode, answers there.
 pub async fn ask(upstream: &Upstream) -> Result<Release, AskReleaseError> {
     let authority = upstream.authority.to_string();
-    let unreachable = |source| AskReleaseError::Unreachable { authority: authority.clone(), source };
-    let (status, body) = tokio::time::timeout(ANSWER, health(upstream))
-        .await
-        .map_err(|_| AskReleaseError::Slow(authority.clone()))?
-        .map_err(unreachable)?;
+    let place = Place::Http(upstream.authority.clone());
+    let client = Client { place: place.clone(), authorization: upstream.authorization.clone() };
+    let mut request = Request::new(Full::default());
+    *request.uri_mut() = Uri::from_static("/global/health");
+    let answer = async {
+        let answer = client.send(request, ANSWER).await?;
+        let status = answer.status();
+        let body = answer.into_body().collect(BODY).await;
+        Ok((status, body.map_err(|source| SendError::Broken { place: place.clone(), source })?))
+    };
+    let slow = |_| SendError::Slow { place: place.clone(), limit: ANSWER };
+    let (status, body) = timeout(ANSWER, answer).await.map_err(slow).flatten()?;
     #[derive(Deserialize)]
     struct Health {
         version: String,
@@ -118,30 +116,6 @@ pub async fn ask(upstream: &Upstream) -> Result<Release, AskReleaseError> {
         _ if matches!(status.as_u16(), 401 | 403) => Err(AskReleaseError::Unauthorized(authority)),
         Ok(health) if status.is_success() => Ok(Release::new(&health.version)),
         _ => Err(AskReleaseError::Other { authority, status }),
-    }
-}
-
-async fn health(upstream: &Upstream) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
-    let socket = TcpStream::connect(&*upstream.authority).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
-    let mut request = Request::get("/global/health")
-        .header(header::HOST, &*upstream.authority)
-        .header(header::ACCEPT, "application/json")
-        .header(header::CONNECTION, "close");
-    if let Some(authorization) = &upstream.authorization {
-        request = request.header(header::AUTHORIZATION, authorization);
-    }
-    let request = request.body(Empty::<Bytes>::new())?;
-    let exchange = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        Ok((status, Limited::new(response.into_body(), BODY).collect().await?.to_bytes()))
-    };
-    // The connection is driven here, so that nothing of it outlives the question. It may end before the answer is read
-    // to its end, which is no error: the answer says itself whether it is whole.
-    tokio::select! {
-        answer = exchange => answer,
-        () = async { let _ = connection.await; std::future::pending().await } => Err("the connection was closed".into()),
     }
 }
 

@@ -164,7 +164,11 @@ mod tests {
     #[test]
     fn a_long_frame_is_skipped_and_what_follows_is_read() {
         let long = "x".repeat(100);
-        let text = format!("id: 1\ndata: {long}\ndata: more\n\nid: 2\ndata: a\n\ndata: {}\ndata: {}\n\ndata: b\n\n", "y".repeat(20), "z".repeat(20));
+        let text = format!(
+            "id: 1\ndata: {long}\ndata: more\n\nid: 2\ndata: a\n\ndata: {}\ndata: {}\n\ndata: b\n\n",
+            "y".repeat(20),
+            "z".repeat(20)
+        );
         for size in [1, 7, 1_000] {
             let pieces: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
             let (frames, skipped) = read(&pieces, 40);

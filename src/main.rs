@@ -30,9 +30,17 @@ fn main() -> ExitCode {
             Err(cli::tail::Error::Usage(mistakes)) => usage(&mistakes),
             Err(error) => fail(&error.to_string()),
         },
-        Command::Doctor(_) | Command::Healthcheck(_) | Command::Completions(_) | Command::Man => {
-            fail("do that: it is not built yet")
-        }
+        Command::Healthcheck(flags) => match cli::healthcheck::run(&flags, std::env::vars_os()) {
+            Ok(line) => {
+                let _ = line.map(|line| writeln!(std::io::stdout(), "{line}"));
+                ExitCode::SUCCESS
+            }
+            Err(cli::healthcheck::Error::Usage(mistakes)) => usage(&mistakes),
+            Err(error) => fail(&error.to_string()),
+        },
+        Command::Completions(wanted) => printed(cli::paper::completions(&wanted)),
+        Command::Man => printed(cli::paper::man()),
+        Command::Doctor(_) => fail("do that: it is not built yet"),
         Command::Run(flags) => match flags.load(std::env::vars_os()) {
             Ok(config) => run(config),
             Err(mistakes) => usage(&mistakes),
@@ -127,6 +135,13 @@ async fn relay(config: Config) -> anyhow::Result<Exit> {
     tokio::select! {
         exit = &mut running => exit,
         () = signals => Err(anyhow::anyhow!("stop in order: a second signal came")),
+    }
+}
+
+fn printed(result: std::io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("write to standard output: {error}")),
     }
 }
 

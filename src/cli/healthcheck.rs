@@ -25,7 +25,9 @@ const REASON: usize = 500;
 
 /// What can be written behind `healthcheck`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "`--help` shows examples.", after_long_help = "\
+#[command(
+    after_help = "`--help` shows examples.",
+    after_long_help = "\
 EXAMPLES
   In a container, with the settings of the relay that runs there:
       HEALTHCHECK CMD [\"opencode-relay\", \"healthcheck\", \"--quiet\"]
@@ -34,7 +36,8 @@ EXAMPLES
       opencode-relay healthcheck --ready http://relay.example:4097
 
 Exit codes: 0 yes, 1 no (the reason is on standard error), 2 wrong usage or settings. No password is sent: a relay answers
-this without one.")]
+this without one."
+)]
 pub struct Flags {
     /// Whom to ask.
     #[command(flatten)]
@@ -69,7 +72,10 @@ pub enum Error {
 /// # Errors
 ///
 /// When the settings are wrong, or it is not well.
-pub fn run(flags: &Flags, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Option<String>, Error> {
+pub fn run(
+    flags: &Flags,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Option<String>, Error> {
     let mut client = flags.server.client(environment)?;
     client.authorization = None;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -86,10 +92,14 @@ async fn ask(client: &Client, flags: &Flags) -> Result<String, String> {
     let path = if flags.ready { "/_relay/ready" } else { "/_relay/health" };
     let mut request = Request::new(Full::<Bytes>::default());
     *request.uri_mut() = http::Uri::from_static(path);
-    let response = client.send(request, flags.timeout).await.map_err(|error| error.to_string())?;
+    let response = client.send(request, flags.timeout).await.map_err(|error| match &error {
+        SendError::Unreachable { .. } => format!("{error}; no relay listens there"),
+        _ => error.to_string(),
+    })?;
     let (head, body) = response.into_parts();
     let place = &client.place;
-    let kind = head.headers.get(CONTENT_TYPE).map_or(String::new(), |kind| String::from_utf8_lossy(kind.as_bytes()).into());
+    let kind =
+        head.headers.get(CONTENT_TYPE).map_or(String::new(), |kind| String::from_utf8_lossy(kind.as_bytes()).into());
     let body = body.collect(ANSWER).await.map_err(|error| format!("read the answer of {place}: {error}"))?;
     let answer: Value = match kind.starts_with("application/json") {
         true => serde_json::from_slice(&body).unwrap_or_default(),
@@ -143,7 +153,8 @@ mod tests {
 
     #[test]
     fn only_a_relays_words_count() {
-        let good = |status: u16, answer| matches!(judged(StatusCode::from_u16(status).unwrap(), &answer), Judgement::Good(_));
+        let good =
+            |status: u16, answer| matches!(judged(StatusCode::from_u16(status).unwrap(), &answer), Judgement::Good(_));
         assert!(good(200, json!({"healthy": true, "version": "1"})) && good(200, json!({"ready": true})));
         for (status, answer) in [
             (200, Value::Null),

@@ -8,13 +8,18 @@ use roff::{Inline, Roff, bold, italic, roman};
 
 use crate::cli::Cli;
 
+const NAME: &str = "opencode-relay";
+
 /// What can be written behind `completions`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "`--help` shows examples.", after_long_help = "\
+#[command(
+    after_help = "`--help` shows examples.",
+    after_long_help = "\
 EXAMPLES
   opencode-relay completions bash >~/.local/share/bash-completion/completions/opencode-relay
   opencode-relay completions zsh >\"${fpath[1]}/_opencode-relay\"
-  opencode-relay completions fish >~/.config/fish/completions/opencode-relay.fish")]
+  opencode-relay completions fish >~/.config/fish/completions/opencode-relay.fish"
+)]
 pub struct Completions {
     /// The shell
     #[arg(value_enum)]
@@ -27,11 +32,15 @@ pub struct Completions {
 ///
 /// When it takes nothing more. A reader that goes away is a good end.
 pub fn completions(wanted: &Completions) -> io::Result<()> {
+    print(completion(wanted.shell).as_bytes())
+}
+
+fn completion(shell: Shell) -> String {
     let mut text = Vec::new();
-    let mut command = public();
-    let name = command.get_name().to_owned();
-    clap_complete::generate(wanted.shell, &mut command, name, &mut text);
-    print(&text)
+    clap_complete::generate(shell, &mut public(), NAME, &mut text);
+    // clap_complete 4.6 takes the dash in the name for one between two commands, in one of the two places where it writes
+    // the names of bash's states; so none of ours would be found.
+    String::from_utf8_lossy(&text).replace("opencode__subcmd__relay", "opencode__relay")
 }
 
 /// Writes the manual page to standard output.
@@ -40,7 +49,20 @@ pub fn completions(wanted: &Completions) -> io::Result<()> {
 ///
 /// As [`completions`].
 pub fn man() -> io::Result<()> {
-    print(page().render().as_bytes())
+    print(ascii(&page().render()).as_bytes())
+}
+
+/// The page with every other letter as roff spells it: not every reader of pages knows an encoding.
+fn ascii(page: &str) -> String {
+    let mut text = String::with_capacity(page.len());
+    for letter in page.chars() {
+        if letter.is_ascii() {
+            text.push(letter);
+        } else {
+            text.push_str(&format!("\\[u{:04X}]", u32::from(letter)));
+        }
+    }
+    text
 }
 
 fn print(text: &[u8]) -> io::Result<()> {
@@ -54,7 +76,7 @@ fn print(text: &[u8]) -> io::Result<()> {
 /// The command line without what is not meant for people.
 fn public() -> clap::Command {
     let all = Cli::command();
-    let mut command = clap::Command::new("opencode-relay")
+    let mut command = clap::Command::new(NAME)
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -71,12 +93,16 @@ fn page() -> Roff {
     command.build();
     let version = format!("opencode-relay {}", env!("CARGO_PKG_VERSION"));
     let mut page = Roff::new();
-    page.control("TH", ["OPENCODE-RELAY", "1", "", &version, "opencode-relay"]);
+    // No date: the page of a release is the same whenever it is made.
+    page.control("TH", ["OPENCODE-RELAY", "1", "\"\"", &version]);
     page.control("SH", ["NAME"]);
     page.text([roman(format!("opencode-relay - {}", command.get_about().cloned().unwrap_or_default()))]);
     page.control("SH", ["SYNOPSIS"]);
     let commands = || command.get_subcommands().filter(|one| one.get_name() != "help");
-    for one in commands() {
+    for (at, one) in commands().enumerate() {
+        if at > 0 {
+            page.control("br", []);
+        }
         synopsis(&mut page, one);
     }
     page.control("SH", ["DESCRIPTION"]);
@@ -116,7 +142,7 @@ fn page() -> Roff {
 
 fn synopsis(page: &mut Roff, command: &clap::Command) {
     let mut line = vec![bold(format!("opencode-relay {}", command.get_name()))];
-    if command.get_arguments().any(|argument| !argument.is_positional()) {
+    if command.get_opts().next().is_some() {
         line.extend([roman(" ["), italic("OPTIONS"), roman("]")]);
     }
     for argument in command.get_positionals() {
@@ -125,7 +151,6 @@ fn synopsis(page: &mut Roff, command: &clap::Command) {
         line.extend([roman(format!("{open}{dashes}")), italic(value(argument)), roman(close)]);
     }
     page.text(line);
-    page.control("br", []);
 }
 
 fn section(page: &mut Roff, command: &clap::Command) {
@@ -140,14 +165,13 @@ fn section(page: &mut Roff, command: &clap::Command) {
         help.extend(possible(argument));
         for (at, text) in help.iter().enumerate() {
             if at > 0 {
-                page.control("sp", ["0"]);
                 page.control("br", []);
             }
             page.text([roman(text)]);
         }
     }
     if let Some(after) = command.get_after_long_help() {
-        literal(page, &after.to_string());
+        rest(page, &after.to_string());
     }
 }
 
@@ -183,33 +207,114 @@ fn possible(argument: &clap::Arg) -> Option<String> {
     let values = argument.get_possible_values();
     let words: Vec<&str> = values.iter().map(clap::builder::PossibleValue::get_name).collect();
     let default = argument.get_default_values().first().map(|value| value.to_string_lossy().into_owned());
-    let one_of = (!words.is_empty()).then(|| format!("One of: {}.", words.join(", ")));
-    let default = default.map(|default| format!("Default: {default}."));
+    let one_of = (!words.is_empty()).then(|| format!("[possible values: {}]", words.join(", ")));
+    let default = default.map(|default| format!("[default: {default}]"));
     let said: Vec<String> = one_of.into_iter().chain(default).collect();
     (!said.is_empty()).then(|| said.join(" "))
 }
 
 fn paragraphs(page: &mut Roff, text: &str) {
-    for paragraph in text.split("\n\n").map(joined).filter(|text| !text.is_empty()) {
+    for (at, paragraph) in text.split("\n\n").map(joined).filter(|text| !text.is_empty()).enumerate() {
+        if at > 0 {
+            page.control("PP", []);
+        }
         page.text([roman(paragraph)]);
-        page.control("PP", []);
     }
 }
 
-/// A text whose lines are as they are: examples, and what stands between them.
-fn literal(page: &mut Roff, text: &str) {
-    page.control("PP", []);
-    page.control("nf", []);
-    for line in text.trim_end().lines() {
-        if line.is_empty() {
-            page.control("sp", []);
-        } else {
-            page.text([roman(line)]);
+/// What stands behind the options: headings in capitals, examples whose lines stay as they are, and prose.
+fn rest(page: &mut Roff, text: &str) {
+    let mut is_example = false;
+    for block in text.trim_end().split("\n\n") {
+        let (heading, body) = match block.split_once('\n') {
+            Some((first, body)) if is_heading(first) => (Some(first), body),
+            _ => (None, block),
+        };
+        page.control("PP", []);
+        if let Some(heading) = heading {
+            is_example = heading.starts_with("EXAMPLES");
+            page.text([bold(heading)]);
         }
+        page.control("RS", ["2"]);
+        if is_example && body.starts_with(' ') {
+            page.control("nf", []);
+            for line in body.lines() {
+                page.text([roman(line.strip_prefix("  ").unwrap_or(line))]);
+            }
+            page.control("fi", []);
+        } else {
+            page.text([roman(joined(body))]);
+        }
+        page.control("RE", []);
     }
-    page.control("fi", []);
+}
+
+fn is_heading(line: &str) -> bool {
+    let word = line.split([' ', ',']).next().unwrap_or_default();
+    word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
 fn joined(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum as _;
+
+    use super::*;
+
+    /// The commands and flags that people may know.
+    fn words() -> Vec<String> {
+        let mut words = Vec::new();
+        for command in public().get_subcommands() {
+            words.push(command.get_name().to_owned());
+            words.extend(
+                command.get_arguments().filter_map(|argument| argument.get_long()).map(|long| format!("--{long}")),
+            );
+        }
+        assert!(words.len() > 40 && words.contains(&"--watch-state".to_owned()), "{words:?}");
+        words
+    }
+
+    #[test]
+    fn the_page_has_everything_but_the_guardian() {
+        let page = ascii(&page().render());
+        for word in words() {
+            let word = word.replace('-', "\\-");
+            assert!(page.contains(&word), "{word}");
+        }
+        assert!(!page.contains("guard") && page.is_ascii());
+        assert!(page.contains("\n.SH \"EXIT STATUS\"\n") && page.contains("\\[u2026]"));
+    }
+
+    #[test]
+    fn completions_have_everything_but_the_guardian() {
+        for shell in Shell::value_variants() {
+            let text = completion(*shell);
+            for word in words() {
+                // fish has the dashes apart.
+                assert!(text.contains(word.trim_start_matches('-')), "{shell}: {word}");
+            }
+            assert!(!text.contains("guard"), "{shell}");
+        }
+    }
+
+    #[test]
+    fn prose_and_examples_are_told_apart() {
+        let mut page = Roff::new();
+        rest(
+            &mut page,
+            "EXAMPLES\n  Say a:\n      a --b\n\n  c\n\nOUTPUT, each line\n  Prose\n  goes on.\n\nAt the end.\n",
+        );
+        let text = page.render();
+        for expected in [
+            ".nf\nSay a:\n    a \\-\\-b\n.fi",
+            "\\fBOUTPUT, each line",
+            ".RS 2\nProse goes on.\n.RE",
+            "\nAt the end.\n",
+        ] {
+            assert!(text.contains(expected), "{expected:?} is not in\n{text}");
+        }
+    }
 }

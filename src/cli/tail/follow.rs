@@ -55,8 +55,10 @@ pub(super) enum Error {
 /// Why there is no stream.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
+    #[error("{0}; start the relay there, name its address, or wait for it with --wait")]
+    Unreachable(SendError),
     #[error("{0}")]
-    Send(#[from] SendError),
+    Send(SendError),
     #[error(
         "follow the events of {place}: it wants a password; set OPENCODE_SERVER_PASSWORD, or name its file by --password-file"
     )]
@@ -75,12 +77,21 @@ pub(super) enum Failure {
     NoStream { place: String, kind: String },
 }
 
+impl From<SendError> for Failure {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Unreachable { .. } => Self::Unreachable(error),
+            _ => Self::Send(error),
+        }
+    }
+}
+
 impl Failure {
     /// Whether it can go away by itself. What a proxy in front of a relay says while that restarts can.
     fn passes(&self, was_connected: bool) -> bool {
         match self {
             Self::Send(SendError::Tls { .. }) => was_connected,
-            Self::Send(_) => true,
+            Self::Unreachable(_) | Self::Send(_) => true,
             Self::NoPassword { .. } | Self::WrongPassword { .. } => false,
             Self::Refused { status, .. } => match *status {
                 StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => false,
@@ -130,8 +141,10 @@ pub(super) async fn follow(client: &Client, wish: &Wish, output: &mut Output) ->
                 format!("lost {}: {ended}; reconnecting", client.place)
             }
             Err(failure) if !failure.passes(position.was_connected) => return Err(failure.into()),
-            Err(failure) if position.was_connected => format!("failed to {failure}; trying again"),
-            Err(failure) if wish.waits => format!("failed to {failure}; waiting for it"),
+            Err(Failure::Unreachable(error) | Failure::Send(error)) if position.was_connected || wish.waits => {
+                format!("failed to {error}; trying again")
+            }
+            Err(failure) if position.was_connected || wish.waits => format!("failed to {failure}; trying again"),
             Err(failure) => return Err(failure.into()),
         };
         if position.said.as_ref() != Some(&reason) {

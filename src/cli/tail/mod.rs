@@ -55,7 +55,7 @@ CONNECTION
 
   An opencode without a relay can be followed too. It has no ids, so what happens while there is no connection is lost.
 
-  Ctrl-C ends it, or a reader of its output that goes away (| head), with exit code 0.";
+  Ctrl-C ends it. A reader of its output that goes away (| head) is a good end, with exit code 0.";
 
 /// What can be written behind `tail`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -109,9 +109,9 @@ pub enum Color {
     /// On a terminal, unless NO_COLOR is set
     #[default]
     Auto,
-    /// Always
+    /// Into files and pipes too
     Always,
-    /// Never
+    /// Nowhere
     Never,
 }
 

@@ -12,6 +12,8 @@ pub(super) fn of(event: &Event<'_>, content: &Value) -> String {
         "session.idle" => Some(String::new()),
         "session.error" => error(&content["error"]),
         "session.diff" => list(&content["diff"], "file", "files"),
+        "session.next.agent.switched" => word(&content["agent"]),
+        "session.next.model.switched" => word(&content["model"]["id"]),
         "message.updated" => message(&content["info"]),
         "message.removed" => word(&content["messageID"]),
         "message.part.updated" => part(&content["part"]),
@@ -34,7 +36,19 @@ pub(super) fn of(event: &Event<'_>, content: &Value) -> String {
         "sync" => word(&content["type"]),
         _ => None,
     };
-    known.unwrap_or_else(|| event.properties.map_or_else(String::new, |text| text.get().to_owned()))
+    known.unwrap_or_else(|| rest(event, content))
+}
+
+/// The content as it came, but for the session, which is shown already.
+fn rest(event: &Event<'_>, content: &Value) -> String {
+    match content {
+        Value::Object(fields) if fields.contains_key("sessionID") => {
+            let mut fields = fields.clone();
+            fields.remove("sessionID");
+            Value::Object(fields).to_string()
+        }
+        _ => event.properties.map_or_else(String::new, |text| text.get().to_owned()),
+    }
 }
 
 fn word(value: &Value) -> Option<String> {
@@ -219,7 +233,8 @@ mod tests {
             ("session.diff", json!({"diff": [1]}), "1 file"),
             ("pty.exited", json!({"exitCode": 3}), "exit code 3"),
             // Unknown, or not in the shape that is known.
-            ("new.type", json!({"a": [1, "b"]}), r#"{"a":[1,"b"]}"#),
+            ("new.type", json!({"sessionID": "s", "a": [1, "b"]}), r#"{"a":[1,"b"]}"#),
+            ("session.next.model.switched", json!({"model": {"id": "m"}}), "m"),
             ("session.status", json!({"status": 7}), r#"{"status":7}"#),
             ("todo.updated", json!({"todos": {}}), r#"{"todos":{}}"#),
         ] {

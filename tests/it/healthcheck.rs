@@ -64,7 +64,7 @@ async fn others_are_not_taken_for_a_relay() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let answers = [
-            ("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\n\r\n<html>{\"healthy\":true}", "is it opencode itself"),
+            ("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\n\r\n{\"healthy\":true}", "is it opencode itself"),
             ("HTTP/1.1 401 Unauthorized\r\n\r\n", "401"),
             ("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{\"ok\":true}", "find a relay"),
             ("HTTP/1.1 404 Not Found\r\ncontent-type: a\u{202e}b\r\n\r\n", "404"),

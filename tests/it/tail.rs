@@ -4,11 +4,13 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::time::{Instant, sleep};
 
 use crate::standin::{DIRECTORY, SOON, StandIn};
 use crate::support::bounded;
@@ -334,7 +336,17 @@ async fn a_reader_that_goes_away_is_a_good_end() {
             drop(stdout);
             // Also when nothing comes that could not be written.
             assert!(!more || standin.send(&numbered(2)));
-            let status = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+            let deadline = Instant::now() + SOON;
+            let status = loop {
+                match child.try_wait().unwrap() {
+                    Some(status) => break status,
+                    None if Instant::now() < deadline => sleep(Duration::from_millis(5)).await,
+                    None => {
+                        child.kill().unwrap();
+                        panic!("it runs on, and nobody reads (more: {more}): {:?}", child.wait());
+                    }
+                }
+            };
             assert_eq!(status.code(), Some(0));
             said.clear();
             assert_eq!(stderr.read_line(&mut said).unwrap(), 0, "{said}");

@@ -144,11 +144,12 @@ mod tests {
     }
 
     const STREAM: &str = "\u{feff}retry: 500\nid: e-1\ndata: {\"é\":1}\n\n: comment\r\n\r\ndata:a\rdata\rdata:  b\r\rid: e-2\n\
-        event: x\ndata: c\n\nid: not good\ndata: d\n\nid: e-3\n\ndata: e\n\ndata: unfinished\n";
+        event: x\ndata: c\n\nid: not good\ndata: d\n\nid: e-3\n\ndata: e\n\ndata: f\r\ndata: g\r\n\r\ndata: unfinished\n";
 
     #[test]
     fn every_split_gives_the_same_frames() {
-        let expected = [("e-1", "{\"é\":1}"), ("e-1", "a\n\n b"), ("e-2", "c"), ("e-2", "d"), ("e-3", "e")];
+        let expected =
+            [("e-1", "{\"é\":1}"), ("e-1", "a\n\n b"), ("e-2", "c"), ("e-2", "d"), ("e-3", "e"), ("e-3", "f\ng")];
         let expected: Vec<_> = expected.map(|(id, data)| (Some(id.to_owned()), data.to_owned())).into();
         let bytes = STREAM.as_bytes();
         for first in 0..=bytes.len() {

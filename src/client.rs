@@ -157,10 +157,8 @@ impl Client {
         socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Answer>, SendError> {
-        let broken = |source: Box<dyn std::error::Error + Send + Sync>| SendError::Broken {
-            place: self.place.clone(),
-            source,
-        };
+        let broken =
+            |source: Box<dyn std::error::Error + Send + Sync>| SendError::Broken { place: self.place.clone(), source };
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await;
         let (mut sender, connection) = handshake.map_err(|error| broken(error.into()))?;
         let mut connection: Driver = Box::pin(async move {

@@ -25,7 +25,8 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error.to_string()),
         },
-        Command::Doctor(_) | Command::Tail(_) | Command::Healthcheck(_) | Command::Completions(_) | Command::Man => {
+        Command::Doctor(flags) => doctor(&flags),
+        Command::Tail(_) | Command::Healthcheck(_) | Command::Completions(_) | Command::Man => {
             fail("do that: it is not built yet")
         }
         Command::Run(flags) => match flags.load(std::env::vars_os()) {
@@ -36,6 +37,26 @@ fn main() -> ExitCode {
             }
         },
     }
+}
+
+fn doctor(flags: &cli::doctor::Flags) -> ExitCode {
+    // One thread will do, and nothing outlives it.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("start the runtime: {error}")),
+    };
+    let interrupted = async {
+        let signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+        let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = signals else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    };
+    ExitCode::from(runtime.block_on(cli::doctor::run(flags, std::env::vars_os(), interrupted)))
 }
 
 fn run(mut config: Config) -> ExitCode {

@@ -73,4 +73,3 @@ fn place(endpoint: &Endpoint) -> Option<Place> {
         Endpoint::Unix { path } => Some(Place::Unix(path.clone())),
     }
 }
-

@@ -1,0 +1,91 @@
+//! Text that others chose, made fit for a terminal, and lines folded to a screen.
+
+use serde_json::Value;
+
+/// The width of the output, in columns.
+pub(super) const WIDTH: usize = 100;
+
+/// Most letters of one text of the server's.
+const MOST: usize = 200;
+
+/// Shows what a terminal would obey, or what would make text look like another, by its number. Cuts what is too long.
+pub(super) fn plain(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len().min(MOST));
+    for (count, letter) in text.chars().enumerate() {
+        if count == MOST {
+            shown.push('…');
+            break;
+        }
+        if is_tricky(letter) {
+            shown.extend(letter.escape_unicode());
+        } else {
+            shown.push(letter);
+        }
+    }
+    shown
+}
+
+/// Control characters, and those that turn the direction of text, have no width, or end a line.
+fn is_tricky(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// The same for every text in a JSON value.
+pub(super) fn plain_json(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = plain(text),
+        Value::Array(values) => values.iter_mut().for_each(plain_json),
+        Value::Object(fields) => {
+            if fields.keys().any(|key| key.chars().any(is_tricky)) {
+                *fields = std::mem::take(fields).into_iter().map(|(key, value)| (plain(&key), value)).collect();
+            }
+            fields.values_mut().for_each(plain_json);
+        }
+        _ => {}
+    }
+}
+
+/// Folds a text at its spaces into lines; the first may have so many columns, the others, too. A word that is longer
+/// stays whole: it is a path or a command, and shall be copied.
+pub(super) fn fold(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let last = lines.last_mut().map_or(0, |line| line.chars().count());
+        if last > 0 && last + 1 + word.chars().count() > columns {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_reaches_the_terminal_as_a_command() {
+        assert_eq!(plain("1.15.0\u{1b}[2J\u{7}"), r"1.15.0\u{1b}[2J\u{7}");
+        assert_eq!(plain("a\u{202e}b\u{2066}c\u{200b}\u{9b}\n"), r"a\u{202e}b\u{2066}c\u{200b}\u{9b}\u{a}");
+        assert_eq!(plain("größe 数 🙂"), "größe 数 🙂");
+        assert_eq!(plain(&"x".repeat(1_000)).chars().count(), MOST + 1);
+        let mut value = serde_json::json!({"a\u{1b}": ["b\u{202e}"]});
+        plain_json(&mut value);
+        assert_eq!(value.to_string(), r#"{"a\\u{1b}":["b\\u{202e}"]}"#);
+    }
+
+    #[test]
+    fn lines_are_folded_at_spaces() {
+        assert_eq!(fold("one two three", 7), ["one two", "three"]);
+        assert_eq!(fold("a path/that/is/longer b", 6), ["a", "path/that/is/longer", "b"]);
+        assert_eq!(fold("", 6), [""]);
+    }
+}

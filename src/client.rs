@@ -9,6 +9,7 @@ mod tls;
 #[path = "client/no_tls.rs"]
 mod tls;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -193,30 +194,35 @@ impl Client {
             |source: Box<dyn std::error::Error + Send + Sync>| SendError::Broken { place: self.place.clone(), source };
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await;
         let (mut sender, connection) = handshake.map_err(|error| broken(error.into()))?;
-        let mut connection: Driver = Box::pin(async move {
+        let mut driver = Driver(Some(Box::pin(async move {
             let _ = connection.await;
-        });
-        // The connection may end before the answer is read to its end, which is no error: the answer says itself whether it
-        // is whole.
+        })));
         let response = tokio::select! {
             biased;
             response = sender.send_request(request) => response.map_err(|error| broken(error.into()))?,
-            () = async { (&mut connection).await; std::future::pending().await } => {
-                return Err(broken("the connection was closed".into()));
-            }
+            never = std::future::poll_fn(|context| driver.drive(context)) => match never {},
         };
-        Ok(response.map(|body| Answer { body, connection: Some(connection) }))
+        Ok(response.map(|body| Answer { body, driver }))
     }
 }
 
-/// Moves the bytes of a connection.
-type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Moves the bytes of a connection; `None` once it has ended.
+struct Driver(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Driver {
+    /// Never ready: whoever waits for what the connection brings is told by hyper when there is no more.
+    fn drive(&mut self, context: &mut Context<'_>) -> Poll<Infallible> {
+        if self.0.as_mut().is_some_and(|connection| connection.as_mut().poll(context).is_ready()) {
+            self.0 = None;
+        }
+        Poll::Pending
+    }
+}
 
 /// The body of an answer; its connection lives in it.
 pub struct Answer {
     body: Incoming,
-    /// `None` once it has ended.
-    connection: Option<Driver>,
+    driver: Driver,
 }
 
 impl fmt::Debug for Answer {
@@ -245,9 +251,7 @@ impl http_body::Body for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = &mut *self;
-        if this.connection.as_mut().is_some_and(|connection| connection.as_mut().poll(context).is_ready()) {
-            this.connection = None;
-        }
+        let _ = this.driver.drive(context);
         Pin::new(&mut this.body).poll_frame(context)
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use opencode_relay::app::Relay;
 use opencode_relay::cli::{self, Command};
-use opencode_relay::config::Config;
+use opencode_relay::config::{Config, Mistakes};
 use opencode_relay::stop::Stop;
 use opencode_relay::supervise::{Exit, guard};
 use opencode_relay::telemetry;
@@ -26,15 +26,15 @@ fn main() -> ExitCode {
             Err(error) => fail(&error.to_string()),
         },
         Command::Doctor(flags) => doctor(&flags),
-        Command::Tail(_) | Command::Healthcheck(_) | Command::Completions(_) | Command::Man => {
-            fail("do that: it is not built yet")
-        }
+        Command::Tail(flags) => match cli::tail::run(&flags, std::env::vars_os()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(cli::tail::Error::Usage(mistakes)) => usage(&mistakes),
+            Err(error) => fail(&error.to_string()),
+        },
+        Command::Healthcheck(_) | Command::Completions(_) | Command::Man => fail("do that: it is not built yet"),
         Command::Run(flags) => match flags.load(std::env::vars_os()) {
             Ok(config) => run(config),
-            Err(mistakes) => {
-                let _ = writeln!(std::io::stderr(), "{mistakes}");
-                ExitCode::from(USAGE)
-            }
+            Err(mistakes) => usage(&mistakes),
         },
     }
 }
@@ -147,6 +147,11 @@ async fn relay(config: Config) -> anyhow::Result<Exit> {
         exit = &mut running => exit,
         () = signals => Err(anyhow::anyhow!("stop in order: a second signal came")),
     }
+}
+
+fn usage(mistakes: &Mistakes) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "{mistakes}");
+    ExitCode::from(USAGE)
 }
 
 fn fail(message: &str) -> ExitCode {

@@ -7,15 +7,18 @@ use tokio::sync::watch;
 
 use super::upstream::Known;
 use crate::config::{Config, Witness};
-use crate::event::View;
+use crate::event::{Seq, View};
 use crate::http::{Clients, Connections};
 use crate::journal::Journal;
-use crate::pipeline::{Handle, LogState, StreamState};
+use crate::pipeline::{BUCKET, Bucket, Change, Handle, History, LogState, StreamState};
 use crate::proxy::Target;
 use crate::reconcile::Count;
 
 /// Most bytes of any text in the status: a path has no more on Linux, and what others say of themselves needs no more.
 const TEXT: usize = 4096;
+
+/// Most streams that are told one by one.
+const STREAMS: usize = 100;
 
 pub(super) struct Report {
     pub(super) config: Config,
@@ -118,11 +121,53 @@ impl Report {
                 "newest": fill.newest.0,
             },
             "clients": clients,
+            "streams": self.streams(fill.newest),
             "connections": { "open": self.connections.open(), "refused": self.connections.refused() },
+            "history": history(&status.history),
         });
         shorten(&mut told);
         told
     }
+
+    /// The open streams, those furthest behind first.
+    fn streams(&self, newest: Seq) -> Vec<Value> {
+        let mut open: Vec<_> =
+            self.clients.open().into_iter().map(|client| (newest.0.saturating_sub(client.seq().0), client)).collect();
+        open.sort_by_key(|(behind, _)| std::cmp::Reverse(*behind));
+        open.truncate(STREAMS);
+        let told = open.into_iter().map(|(behind, client)| {
+            json!({
+                "number": client.number,
+                "stream": client.view.name(),
+                "peer": client.peer.to_string(),
+                "agent": client.agent,
+                "directory": client.directory.as_deref(),
+                "session": client.session.as_deref(),
+                "seconds": client.since.elapsed().as_secs(),
+                "behind": behind,
+            })
+        });
+        told.collect()
+    }
+}
+
+fn history(history: &History) -> Value {
+    let change = |change: &Change| {
+        json!({
+            "at": change.at,
+            "what": change.subject.name(),
+            "state": change.state,
+            "reason": change.reason.as_deref(),
+        })
+    };
+    let bucket =
+        |Bucket { at, counted }: &Bucket| json!([at, counted.notices, counted.events, counted.made, counted.lost]);
+    json!({
+        "changes": history.changes.iter().map(change).collect::<Vec<_>>(),
+        "bucket_ms": BUCKET,
+        "columns": ["at", "notices", "events", "made", "lost"],
+        "buckets": history.buckets.iter().map(bucket).collect::<Vec<_>>(),
+    })
 }
 
 /// Cuts what is too long. Directories, reasons and versions come from outside.

@@ -1,13 +1,24 @@
 //! Frames: the bytes of one event on one stream (WHATWG HTML, "Server-sent events").
 
+use std::borrow::Cow;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Cursor, View, quote};
+use super::{Cursor, Origin, View, quote};
 
 /// How long a client waits before it reconnects, in milliseconds: the `retry:` of a stream's first frame.
 ///
 /// Short, because a relay that restarts is back within a second and holds what was missed.
 const RETRY: u64 = 500;
+
+/// How a client wants its frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Form {
+    /// With an `id:` line.
+    pub ids: bool,
+    /// With the key `relay` in front of the others: who supplied the content, and when the event was numbered.
+    pub origin: bool,
+}
 
 /// A whole frame with its id, and the same frame without it.
 #[derive(Clone, Debug)]
@@ -32,6 +43,22 @@ impl Frame {
     #[must_use]
     pub fn bytes(&self, ids: bool) -> &[u8] {
         if ids { &self.bytes } else { &self.bytes[self.id..] }
+    }
+
+    /// The frame's bytes as a client wants them. `origin` and `at`, in milliseconds of Unix time, are the event's.
+    #[must_use]
+    pub fn formed(&self, form: Form, origin: Origin, at: u64) -> Cow<'_, [u8]> {
+        let bytes = self.bytes(form.ids);
+        // The data is a JSON object that is not empty: there is a key to stand in front of.
+        let start = if form.ids { self.id } else { 0 };
+        match memchr::memchr(b'{', &bytes[start..]) {
+            Some(brace) if form.origin => {
+                let (head, rest) = bytes.split_at(start + brace + 1);
+                let word = format!(r#""relay":{{"origin":{},"at":{at}}},"#, quote(origin.name()));
+                Cow::Owned([head, word.as_bytes(), rest].concat())
+            }
+            _ => Cow::Borrowed(bytes),
+        }
     }
 
     /// The text after `data: `.
@@ -102,6 +129,11 @@ mod tests {
         let frame = Frame::new(cursor, b"{}");
         assert_eq!(frame.bytes(true), b"id: 0000000000000001-2\ndata: {}\n\n");
         assert_eq!(frame.bytes(false), b"data: {}\n\n");
+        let frame = Frame::new(cursor, br#"{"a":{}}"#);
+        let with = |ids, origin| frame.formed(Form { ids, origin }, Origin::State, 7).into_owned();
+        assert_eq!(with(false, false), frame.bytes(false));
+        assert_eq!(with(false, true), b"data: {\"relay\":{\"origin\":\"state\",\"at\":7},\"a\":{}}\n\n");
+        assert!(with(true, true).starts_with(b"id: 0000000000000001-2\ndata: {\"relay\":"));
         assert_eq!(
             &heartbeat(View::Global, None, "evt_1")[..],
             br#"data: {"payload":{"id":"evt_1","type":"server.heartbeat","properties":{}}}

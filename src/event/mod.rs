@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 pub use cursor::{Cursor, Epoch, ParseCursorError, Seq};
-pub use frame::{Frame, connected, heartbeat};
+pub use frame::{Form, Frame, connected, heartbeat};
 pub use id::fresh_id;
 pub use scope::{Scope, Types, TypesError, View, Views};
 

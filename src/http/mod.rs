@@ -4,6 +4,7 @@
 
 mod admission;
 mod body;
+mod clients;
 mod connection;
 mod credentials;
 mod exchange;
@@ -34,12 +35,12 @@ use http::header::{HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
+pub use self::clients::{Client, Clients};
 pub use self::credentials::Credentials;
 pub use self::listen::{Endpoint, EndpointError, ListenError, Listener};
 pub use self::relay::{Metrics, Ready, Status};
 pub use self::room::Connections;
 pub use self::server::serve;
-pub use self::sse::Clients;
 pub use self::tls::{Tls, TlsError};
 pub use self::unix::UnixError;
 
@@ -302,7 +303,7 @@ impl Front {
             (self.admitted)(directory.clone());
         }
         let directory = grant.directory.filter(|_| view == View::Instance);
-        sse::open(&self.hub, &self.clients, self.heartbeat, self.streams.clone(), wish, directory, grant.cors)
+        sse::open(self, wish, directory, caller.peer, grant.cors)
     }
 }
 

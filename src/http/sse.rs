@@ -5,7 +5,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,10 +14,12 @@ use http::{Response, Uri};
 use percent_encoding::percent_decode_str;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
+use super::Front;
 use super::body::AnswerBody;
-use crate::event::{Scope, Types, View};
-use crate::hub::{Expired, Follower, Hub, Word};
-use crate::proxy::query;
+use super::clients::Place;
+use crate::event::{Form, Scope, Types, View};
+use crate::hub::{Expired, Follower, Word};
+use crate::proxy::{Peer, query};
 use crate::stop::Stop;
 
 /// The usual pause between heartbeats, as opencode's (FACTS §1).
@@ -32,52 +33,15 @@ const SESSION_LIMIT: usize = 128;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// How many clients follow each view; clones count together.
-#[derive(Clone, Debug, Default)]
-pub struct Clients(Arc<[AtomicUsize; 4]>);
-
-impl Clients {
-    /// How many streams of this view are open.
-    #[must_use]
-    pub fn count(&self, view: View) -> usize {
-        self.0[slot(view)].load(Ordering::Relaxed)
-    }
-
-    fn enter(&self, view: View) -> Client {
-        self.0[slot(view)].fetch_add(1, Ordering::Relaxed);
-        Client { clients: self.clone(), view }
-    }
-}
-
-fn slot(view: View) -> usize {
-    match view {
-        View::Instance => 0,
-        View::Session => 1,
-        View::Global => 2,
-        View::Api => 3,
-    }
-}
-
-/// One client's place in the count; it is in the body, so that it goes with the stream however that ends.
-struct Client {
-    clients: Clients,
-    view: View,
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        self.clients.0[slot(self.view)].fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// What a request asks of a stream, besides the directory.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Wish {
     pub(super) view: View,
     session: Option<Arc<str>>,
     types: Types,
-    ids: bool,
+    form: Form,
     last_id: Option<String>,
+    agent: Option<String>,
 }
 
 /// What is wrong with a wish. Each message says what to do.
@@ -87,8 +51,8 @@ pub(super) enum WishError {
     Session(String),
     #[error("failed to {0}")]
     Types(#[from] crate::event::TypesError),
-    #[error("?ids={0:?} is neither 0 nor 1; 1 puts an id line into every frame, 0 into none")]
-    Ids(String),
+    #[error("?{0}={1:?} is neither 0 nor 1")]
+    Switch(&'static str, String),
 }
 
 impl Wish {
@@ -100,20 +64,27 @@ impl Wish {
             .or_else(|| query::first(query, "session"));
         let session = session.map(read_session).transpose()?;
         let types = query::first(query, "types").map(|text| Types::parse(&text)).transpose()?.unwrap_or_default();
-        let ids = match query::first(query, "ids").as_deref() {
-            Some("1") => true,
-            Some("0") => false,
-            Some(other) => return Err(WishError::Ids(other.chars().take(SESSION_LIMIT).collect())),
-            // Some tools around curl take every line for data (FACTS §5).
-            None => !headers.get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(b"curl/")),
-        };
+        let agent = headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned());
+        // Some tools around curl take every line for data (FACTS §5).
+        let is_curl = agent.as_ref().is_some_and(|agent| agent.starts_with("curl/"));
+        let ids = switch(query, "ids")?.unwrap_or(!is_curl);
+        let origin = switch(query, "origin")?.unwrap_or(false);
         // A browser that comes back repeats the URL it began with, so the header is the newer word.
         let last_id = headers
             .get(LAST_EVENT_ID)
             .map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned())
             .or_else(|| ["lastEventId", "last_event_id", "since"].iter().find_map(|name| query::first(query, name)))
             .filter(|id| !id.is_empty());
-        Ok(Self { view, session, types, ids, last_id })
+        Ok(Self { view, session, types, form: Form { ids, origin }, last_id, agent })
+    }
+}
+
+fn switch(query: &str, name: &'static str) -> Result<Option<bool>, WishError> {
+    match query::first(query, name).as_deref() {
+        None => Ok(None),
+        Some("1") => Ok(Some(true)),
+        Some("0") => Ok(Some(false)),
+        Some(other) => Err(WishError::Switch(name, other.chars().take(SESSION_LIMIT).collect())),
     }
 }
 
@@ -126,19 +97,17 @@ fn read_session(id: String) -> Result<Arc<str>, WishError> {
 
 /// Opens the stream: the answer's head as a healthy opencode's, and the body.
 pub(super) fn open(
-    hub: &Hub,
-    clients: &Clients,
-    heartbeat: Duration,
-    stop: Stop,
+    front: &Front,
     wish: Wish,
     directory: Option<Arc<str>>,
+    peer: Peer,
     cors: HeaderMap,
 ) -> Response<AnswerBody> {
-    let view = wish.view;
-    let scope = Scope { view, directory, session: wish.session, types: wish.types };
-    let follower = hub.follow(scope, wish.last_id.as_deref(), wish.ids);
+    let scope = Scope { view: wish.view, directory, session: wish.session, types: wish.types };
+    let follower = front.hub.follow(scope.clone(), wish.last_id.as_deref(), wish.form);
     let word = header(follower.word());
-    let stream = EventStream::new(follower, clients.enter(view), heartbeat, stop);
+    let place = front.clients.enter(&scope, peer, wish.agent.as_deref(), follower.seq());
+    let stream = EventStream::new(follower, place, front.heartbeat, front.streams.clone());
     let mut response = Response::new(AnswerBody::stream(stream));
     let headers = response.headers_mut();
     *headers = cors;
@@ -180,7 +149,7 @@ pub(super) struct EventStream {
     greeted: bool,
     stop: Pin<Box<dyn Future<Output = ()> + Send>>,
     leaving: Leaving,
-    _client: Client,
+    place: Place,
 }
 
 /// How far a stream is on its way to its end.
@@ -196,8 +165,8 @@ enum Leaving {
 }
 
 impl EventStream {
-    fn new(follower: Follower, client: Client, heartbeat: Duration, stop: Stop) -> Self {
-        let (first, period) = match client.view {
+    fn new(follower: Follower, place: Place, heartbeat: Duration, stop: Stop) -> Self {
+        let (first, period) = match place.view() {
             View::Api => (Instant::now(), API_HEARTBEAT),
             View::Instance | View::Session | View::Global => (Instant::now() + heartbeat, heartbeat),
         };
@@ -205,7 +174,7 @@ impl EventStream {
         // A client that was away gets one heartbeat when it reads again, not all that were due.
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let stop = Box::pin(async move { stop.pulled().await });
-        Self { follower, heartbeat, greeted: false, stop, leaving: Leaving::No, _client: client }
+        Self { follower, heartbeat, greeted: false, stop, leaving: Leaving::No, place }
     }
 
     /// The next bytes. Ranked: the stop (see [`Self::leave`]), a heartbeat that is due (a busy stream must not hold it up), events.
@@ -220,6 +189,7 @@ impl EventStream {
             return Poll::Ready(Ok(self.follower.heartbeat()));
         }
         let frames = self.follower.poll_frames(context);
+        self.place.moved(self.follower.seq());
         if frames.is_ready() {
             self.greeted = true;
         }
@@ -258,12 +228,14 @@ mod tests {
 
     #[test]
     fn curl_gets_no_ids_unless_it_asks() {
-        let ids = |uri, agent| wish(uri, &[("user-agent", agent)]).unwrap().ids;
+        let ids = |uri, agent| wish(uri, &[("user-agent", agent)]).unwrap().form.ids;
         assert!(ids("/event", "Bun/1.3"));
         assert!(!ids("/event", "curl/8.5.0"));
         assert!(ids("/event?ids=1", "curl/8.5.0"));
         assert!(!ids("/event?ids=0", "Bun/1.3"));
-        assert!(wish("/event?ids=yes", &[]).is_err());
+        for uri in ["/event?ids=yes", "/event?origin="] {
+            assert!(wish(uri, &[]).unwrap_err().to_string().contains("neither 0 nor 1"), "{uri}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{Hub, wakers};
-use crate::event::{Cursor, Scope, Seq, connected, heartbeat, quote};
+use crate::event::{Cursor, Form, Scope, Seq, connected, heartbeat, quote};
 use crate::journal::{Journal, Lost, Read, Record};
 
 /// Most bytes of frames handed out at once. Frames that wait are written together up to here; a bigger one goes alone.
@@ -126,7 +126,7 @@ impl Reading {
 pub struct Follower {
     hub: Hub,
     scope: Scope,
-    ids: bool,
+    form: Form,
     word: Word,
     /// The last record that was looked at; everything up to here was sent or is not in the scope.
     cursor: Cursor,
@@ -145,14 +145,14 @@ impl Follower {
     pub(super) fn new(
         hub: Hub,
         scope: Scope,
-        ids: bool,
+        form: Form,
         word: Word,
         cursor: Cursor,
         owes: bool,
         place: wakers::Place,
     ) -> Self {
         let ahead = VecDeque::new();
-        let mut follower = Self { hub, scope, ids, word, cursor, first: None, owes, ahead, reading: None, place };
+        let mut follower = Self { hub, scope, form, word, cursor, first: None, owes, ahead, reading: None, place };
         let properties = follower.word.properties();
         let position = follower.position();
         follower.first = Some(connected(follower.scope.view, position, &follower.hub.frame_id(), &properties));
@@ -163,6 +163,12 @@ impl Follower {
     #[must_use]
     pub fn word(&self) -> &Word {
         &self.word
+    }
+
+    /// Up to which number everything was handed out or is not in the scope.
+    #[must_use]
+    pub fn seq(&self) -> Seq {
+        self.cursor.seq
     }
 
     /// A frame that shows the client its stream is alive. It may only stand between two results of `poll_frames`.
@@ -185,11 +191,11 @@ impl Follower {
             while let Some(record) = self.ahead.front() {
                 let frame = record.frame(self.scope.view).filter(|_| self.scope.admits(&record.event));
                 if let Some(frame) = frame {
-                    let bytes = frame.bytes(self.ids);
+                    let bytes = frame.formed(self.form, record.event.origin, record.at);
                     if !batch.is_empty() && batch.len() + bytes.len() > BATCH {
                         return Poll::Ready(Ok(batch.freeze()));
                     }
-                    batch.put_slice(bytes);
+                    batch.put_slice(&bytes);
                 }
                 self.cursor = record.cursor();
                 self.ahead.pop_front();
@@ -235,7 +241,7 @@ impl Follower {
     }
 
     fn position(&self) -> Option<Cursor> {
-        self.ids.then_some(self.cursor)
+        self.form.ids.then_some(self.cursor)
     }
 
     /// What is pending, if it is owed and known by now.
@@ -289,6 +295,8 @@ mod tests {
     /// More than are read from the journal at once.
     const MANY: usize = 3000;
 
+    const IDS: Form = Form { ids: true, origin: false };
+
     fn event(directory: &str, kind: &str) -> Event {
         let place = Place { directory: Some(directory.into()), project: None };
         Event::made(Origin::State, kind, &place, Some("ses_1"), "evt_1", r#"{"x":1}"#)
@@ -315,7 +323,7 @@ mod tests {
         fn follow(&self, last_id: Option<&str>) -> Follower {
             let scope =
                 Scope { view: View::Instance, directory: Some("/p".into()), session: None, types: Types::default() };
-            self.hub.follow(scope, last_id, true)
+            self.hub.follow(scope, last_id, IDS)
         }
     }
 
@@ -392,7 +400,7 @@ mod tests {
         let id = journal.cursor(Seq(0)).to_string();
         let follow = || {
             let scope = Scope { view: View::Instance, directory: None, session: None, types: Types::default() };
-            let mut follower = hub.follow(scope, Some(&id), true);
+            let mut follower = hub.follow(scope, Some(&id), IDS);
             let greeting = follower.poll_frames(&mut Context::from_waker(Waker::noop()));
             assert!(greeting.is_ready());
             follower

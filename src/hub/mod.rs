@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Semaphore;
 
-use crate::event::{Event, Scope, Seq, fresh_id};
+use crate::event::{Event, Form, Scope, Seq, fresh_id};
 use crate::journal::{Journal, Record};
 use wakers::Wakers;
 
@@ -97,16 +97,16 @@ impl Hub {
 
     /// A follower from here on, or from the position that a client brought back.
     ///
-    /// `last_id` is what the client sent, unchecked; `ids` says whether its frames carry `id:` lines.
+    /// `last_id` is what the client sent, unchecked; `form` says how it wants its frames.
     #[must_use]
-    pub fn follow(&self, scope: Scope, last_id: Option<&str>, ids: bool) -> Follower {
+    pub fn follow(&self, scope: Scope, last_id: Option<&str>, form: Form) -> Follower {
         let mut tail = self.tail();
         let place = tail.wakers.enter();
         let (word, start) = follower::place(last_id, &self.0.journal, tail.seq);
         let owes = matches!(word, Word::Gap { .. });
         tail.owing += usize::from(owes);
         drop(tail);
-        Follower::new(self.clone(), scope, ids, word, start, owes, place)
+        Follower::new(self.clone(), scope, form, word, start, owes, place)
     }
 
     /// How many followers there are.

@@ -4,6 +4,7 @@
 //! One task, one flat loop. All that arrived together is worked off together and published once.
 
 mod api;
+mod history;
 mod status;
 
 use std::collections::VecDeque;
@@ -23,6 +24,7 @@ use crate::reconcile::{self, Effect, Failure, Input, Now, Options, Past, Reconci
 use crate::stop::Stop;
 use api::Api;
 
+pub use history::{BUCKET, Bucket, Change, History, Subject, Totals};
 pub use status::{LogState, Status, StreamState};
 
 /// Most messages worked off before the events are published.
@@ -105,9 +107,11 @@ impl Pipeline {
     pub fn new(parts: Parts) -> Self {
         let started = Instant::now();
         let is_kept = parts.journal.health().path.is_some();
+        let reconcile = restore(parts.options, &parts.restored, Now { steady: 0, wall: wall() });
+        let history = History::new(Totals { lost: lost(&reconcile), ..Totals::default() });
         let core = Core {
-            reconcile: restore(parts.options, &parts.restored, Now { steady: 0, wall: wall() }),
-            status: Status::default(),
+            reconcile,
+            status: Status { history, ..Status::default() },
             stream_state: watch::Sender::default(),
             api: Api::restore(&parts.restored.recent),
             has_api: parts.has_api,
@@ -164,6 +168,7 @@ impl Pipeline {
         let now = core.now();
         if upstream_changed {
             let reachable = self.upstream.borrow_and_update().is_some();
+            core.changed(now, Subject::Opencode, if reachable { "up" } else { "down" }, None);
             core.input(Input::Reachable(reachable), now, &self.asks);
         }
         let is_listened = core.hub.followers() > 0;
@@ -176,6 +181,7 @@ impl Pipeline {
         core.input(Input::Tick, now, &self.asks);
         core.deliver_deferred(now, &self.asks);
         core.publish(now);
+        core.count(now);
         let next = [core.reconcile.next_tick(now), core.notes_due].into_iter().flatten().min()?;
         Some(core.started + Duration::from_millis(next.max(now.steady + 1)))
     }
@@ -214,9 +220,15 @@ impl Core {
                     self.status.state.failed += 1;
                     match error {
                         AskError::Refused(status) if status.as_u16() == 404 => Failure::Missing,
-                        _ => Failure::Unanswered,
+                        _ => {
+                            self.changed(now, Subject::State, "failing", Some(&error.to_string()));
+                            Failure::Unanswered
+                        }
                     }
                 });
+                if !matches!(answer, Err(Failure::Unanswered)) {
+                    self.changed(now, Subject::State, "answering", None);
+                }
                 self.input(Input::Answer { number, answer }, now, asks);
             }
             Message::Passed(Passed::InUse(directory)) => self.input(Input::InUse(directory), now, asks),
@@ -228,9 +240,18 @@ impl Core {
         use ingest::log::{Item, Message};
         let log = &mut self.status.log;
         match message {
-            Message::Following { source } => log.follow(source),
-            Message::Waiting { reason } => log.wait(reason),
-            Message::Ended => log.end(),
+            Message::Following { source } => {
+                log.follow(source);
+                self.changed(now, Subject::Log, "following", None);
+            }
+            Message::Waiting { reason } => {
+                self.status.history.change(now.wall, Subject::Log, "waiting", Some(&reason));
+                log.wait(reason);
+            }
+            Message::Ended => {
+                log.end();
+                self.changed(now, Subject::Log, "ended", None);
+            }
             Message::Lines { items, position } => {
                 self.position = position.or(self.position.take());
                 self.note_later(now);
@@ -260,6 +281,7 @@ impl Core {
         match message {
             Message::Connected => {
                 self.status.stream.connect();
+                self.changed(now, Subject::Stream, "connected", None);
                 self.input(Input::StreamUp, now, asks);
                 self.stream_state.send_replace(StreamState::Connected);
             }
@@ -278,6 +300,7 @@ impl Core {
                 self.input(Input::StreamLost, now, asks);
             }
             Message::Down { reason } => {
+                self.changed(now, Subject::Stream, "down", Some(&reason));
                 self.status.stream.fail(reason);
                 for event in std::mem::take(&mut self.deferred) {
                     self.deliver(event, now, asks);
@@ -359,6 +382,16 @@ impl Core {
         self.hub.publish(records, pending);
     }
 
+    fn changed(&mut self, now: Now, subject: Subject, state: &'static str, reason: Option<&str>) {
+        self.status.history.change(now.wall, subject, state, reason);
+    }
+
+    fn count(&mut self, now: Now) {
+        let Status { log, stream, made, .. } = &self.status;
+        let totals = Totals { notices: log.notices, events: stream.events, made: *made, lost: lost(&self.reconcile) };
+        self.status.history.count(now.wall, totals);
+    }
+
     /// What was read has to be noted, but not at once.
     fn note_later(&mut self, now: Now) {
         if self.is_kept {
@@ -399,6 +432,11 @@ fn restore(options: Options, restored: &Restored, now: Now) -> Reconcile {
             Reconcile::new(options, now)
         }
     }
+}
+
+/// Announced events that no witness could tell, ever.
+fn lost(reconcile: &Reconcile) -> u64 {
+    reconcile.counts().map(|(_, count)| count.overwritten + count.no_source).sum()
 }
 
 fn wall() -> u64 {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::history::History;
 use crate::reconcile::Count;
 
 /// How the pipeline is.
@@ -20,6 +21,8 @@ pub struct Status {
     pub made: u64,
     /// Directories in use.
     pub directories: Vec<Arc<str>>,
+    /// The last hour.
+    pub history: History,
 }
 
 /// The log witness.

@@ -2,13 +2,15 @@
 
 use serde_json::Value;
 
+use crate::printable;
+
 /// The width of the output, in columns.
 pub(super) const WIDTH: usize = 100;
 
 /// Most letters of one text of the server's.
 const MOST: usize = 200;
 
-/// Shows what a terminal would obey, or what would make text look like another, by its number. Cuts what is too long.
+/// A text of the server's, fit to be shown. Cuts what is too long.
 pub(super) fn plain(text: &str) -> String {
     let mut shown = String::with_capacity(text.len().min(MOST));
     for (count, letter) in text.chars().enumerate() {
@@ -16,21 +18,9 @@ pub(super) fn plain(text: &str) -> String {
             shown.push('…');
             break;
         }
-        if is_tricky(letter) {
-            shown.extend(letter.escape_unicode());
-        } else {
-            shown.push(letter);
-        }
+        printable::push_text(letter, &mut shown);
     }
     shown
-}
-
-/// Control characters, and those that turn the direction of text, have no width, or end a line.
-fn is_tricky(letter: char) -> bool {
-    letter.is_control()
-        || matches!(letter,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// The same for every text in a JSON value.
@@ -39,7 +29,7 @@ pub(super) fn plain_json(value: &mut Value) {
         Value::String(text) => *text = plain(text),
         Value::Array(values) => values.iter_mut().for_each(plain_json),
         Value::Object(fields) => {
-            if fields.keys().any(|key| key.chars().any(is_tricky)) {
+            if fields.keys().any(|key| key.chars().any(printable::is_unseen)) {
                 *fields = std::mem::take(fields).into_iter().map(|(key, value)| (plain(&key), value)).collect();
             }
             fields.values_mut().for_each(plain_json);
@@ -74,7 +64,7 @@ mod tests {
     #[test]
     fn nothing_reaches_the_terminal_as_a_command() {
         assert_eq!(plain("1.15.0\u{1b}[2J\u{7}"), r"1.15.0\u{1b}[2J\u{7}");
-        assert_eq!(plain("a\u{202e}b\u{2066}c\u{200b}\u{9b}\n"), r"a\u{202e}b\u{2066}c\u{200b}\u{9b}\u{a}");
+        assert_eq!(plain("a\u{202e}b\u{2066}c\u{200b}\u{9b}\n"), r"a\u{202e}b\u{2066}c\u{200b}\u{9b}\n");
         assert_eq!(plain("größe 数 🙂"), "größe 数 🙂");
         assert_eq!(plain(&"x".repeat(1_000)).chars().count(), MOST + 1);
         let mut value = serde_json::json!({"a\u{1b}": ["b\u{202e}"]});

@@ -38,8 +38,8 @@ use crate::client::{Client, Place};
 use crate::ingest::log::Source;
 use crate::ingest::release::Release;
 
-/// When the probe must be over, since the streams were opened; what is left then is not done.
-const PROBE: Duration = Duration::from_secs(9);
+/// When the probe must be over, since the examination began; what is left then is not done, but for the deletion.
+const PROBE: Duration = Duration::from_secs(11);
 
 /// How long one read of the state may take.
 const READ: Duration = Duration::from_secs(3);
@@ -300,9 +300,10 @@ impl Examination<'_> {
             })
             .collect();
         let look = log::Look::before(
-            self.flags.log.as_ref(),
+            // A relay says itself how its log is.
+            self.flags.log.as_ref().or(relay.as_ref().map(|_| &Source::None)),
             log_folder(self.environment),
-            is_here(&self.client.place) && (relay.is_none() || direct.is_some()),
+            is_here(&self.client.place),
         );
         let streams: All = watch::Sender::new(watched.iter().map(|(_, stream)| stream.clone()).collect());
         let watching = watched.iter().enumerate();
@@ -321,7 +322,7 @@ impl Examination<'_> {
         }
         let directory = reads.1;
         let streams = self.judged(&streams.borrow(), calls.as_deref(), directory.as_deref(), relay.as_ref());
-        let log = Log { source: look.source(), is_named: look.is_named(), sight: log };
+        let log = Log { source: look.source(), is_named: self.flags.log.is_some(), sight: log };
         let session = self.session.borrow().clone();
         let place = self.client.place.to_string();
         let case = Case {
@@ -334,7 +335,8 @@ impl Examination<'_> {
             log: &log,
             reads: &reads.0,
             session: &session,
-            is_probed: calls.is_some(),
+            is_probed: session.id().is_some(),
+            failure: calls.as_ref().filter(|_| session.id().is_none()).and_then(|calls| calls.first()?.failure.clone()),
         };
         let (verdict, known) = (case.verdict(), verdict::known(&case));
         Findings {
@@ -382,7 +384,7 @@ impl Examination<'_> {
             let probe = Probe {
                 client: self.client,
                 begun: self.begun,
-                deadline: watching + PROBE,
+                deadline: self.begun + PROBE,
                 streams,
                 session: self.session,
                 title: self.title,

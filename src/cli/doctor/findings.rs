@@ -136,7 +136,7 @@ impl Relay {
                 level(self.after["ready"] != true),
                 "relay",
                 format!(
-                    "{}, --witness {}, journal {journal} ({}), {clients} streams open; of the announced {lost} events lost",
+                    "{}, --witness {}, journal {journal} ({}), open streams: {clients}, announced events lost so far: {lost}",
                     if self.after["ready"] == true { "ready" } else { "not ready" },
                     word("/witness"),
                     word("/journal/form"),

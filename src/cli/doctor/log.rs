@@ -26,8 +26,6 @@ const PAST: u64 = 256 << 10;
 #[derive(Debug)]
 pub(super) struct Look {
     source: Source,
-    /// Whether it was named on the command line.
-    is_named: bool,
     /// How long each file was.
     files: BTreeMap<PathBuf, u64>,
     /// Which file the relay would read, or why none.
@@ -90,7 +88,7 @@ impl Look {
             let length = fs::metadata(&path).map_or(0, |data| data.len());
             (path, length)
         };
-        Self { is_named, files: files.into_iter().map(length).collect(), chosen, source }
+        Self { files: files.into_iter().map(length).collect(), chosen, source }
     }
 
     /// Looks afterwards. A log is written in batches, so what is not there yet may come.
@@ -160,10 +158,6 @@ impl Look {
     pub(super) fn source(&self) -> String {
         plain(&self.source.to_string())
     }
-
-    pub(super) fn is_named(&self) -> bool {
-        self.is_named
-    }
 }
 
 /// Opens regular files only: opening a pipe would wait for its writer.
@@ -222,6 +216,11 @@ impl Sight {
         }
     }
 
+    /// Whether the words name the place, so that the source need not be told.
+    pub(super) fn names_place(&self) -> bool {
+        matches!(self, Self::NotAsked | Self::Elsewhere | Self::Unreadable { .. } | Self::Empty(_))
+    }
+
     /// For people. `is_silent`: releases of this kind announce nothing in their logs.
     pub(super) fn words(&self, is_silent: bool) -> String {
         const ELSEWHERE: &str = "with --print-logs it goes to standard error (run opencode as the relay's child, or \
@@ -244,7 +243,6 @@ impl Sight {
             Self::Unreadable { path, error, .. } => {
                 format!("{} cannot be read: {}", plain(&path.to_string_lossy()), plain(error))
             }
-            Self::Empty(_) if is_silent => "no bus lines: opencode 1.17 and newer write none; use --log none".into(),
             Self::Empty(why) => plain(why),
             Self::Announces { path, count } => format!("{} announced all {count} events", name(path)),
             Self::Partly { path, count, of } => format!("{} announced {count} of {of} events so far", name(path)),
@@ -379,7 +377,7 @@ mod tests {
         let look = Look::before(Some(&Source::File(gone.clone())), None, true);
         let sight = look.after(Some(SESSION), &due());
         assert!(matches!(&sight, Sight::Unreadable { kind: io::ErrorKind::NotFound, .. }), "{sight:?}");
-        assert_eq!(sight.level(look.is_named()), Level::Broken);
+        assert_eq!(sight.level(true), Level::Broken);
         assert!(sight.words(false).contains(gone.to_str().unwrap()), "{}", sight.words(false));
 
         let folder = Look::before(Some(&Source::File(place.0.path().to_owned())), None, true);

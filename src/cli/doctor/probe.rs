@@ -24,8 +24,8 @@ const ARRIVAL: (Duration, Duration) = (Duration::from_millis(2500), Duration::fr
 /// How long the other streams may take after it.
 const REST: Duration = Duration::from_millis(1500);
 
-/// How long deleting the session may take.
-const DELETE: Duration = Duration::from_secs(3);
+/// How long deleting the session may take, or looking whether it is gone.
+const DELETE: Duration = Duration::from_secs(2);
 
 /// What became of the session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use super::findings::{Findings, Shown};
 use super::judge::{Level, milliseconds};
 use super::probe::Session;
 use super::text::{WIDTH, fold, plain};
+use crate::printable;
 
 /// How wide the mark and the name before the words are.
 const MARK: usize = 10;
@@ -22,15 +23,17 @@ impl Screen {
     }
 
     fn heading(&mut self, words: &str) {
+        let words = printable::text(words);
         let (on, off) = if self.has_colour { ("\u{1b}[1m", "\u{1b}[0m") } else { ("", "") };
         self.line(&format!("{on}{words}{off}"));
     }
 
     fn item(&mut self, mark: &str, colour: &str, name: &str, words: &str) {
+        let words = printable::text(words);
         let (on, off) = if self.has_colour { (colour, "\u{1b}[0m") } else { ("", "") };
         let mark = format!("{mark:<width$}", width = MARK - 2);
-        let indent = MARK + NAME.max(name.chars().count() + 1);
-        for (index, words) in fold(words, WIDTH - indent.min(WIDTH / 2)).into_iter().enumerate() {
+        let indent = if name.is_empty() { MARK } else { MARK + NAME.max(name.chars().count() + 1) };
+        for (index, words) in fold(&words, WIDTH - indent.min(WIDTH / 2)).into_iter().enumerate() {
             if index == 0 {
                 self.line(&format!("  {on}{mark}{off}{name:<width$}{words}", width = indent - MARK));
             } else {
@@ -50,7 +53,7 @@ impl Screen {
     }
 
     fn sentence(&mut self, words: &str) {
-        for line in fold(words, WIDTH - 2) {
+        for line in fold(&printable::text(words), WIDTH - 2) {
             self.line(&format!("  {line}"));
         }
     }
@@ -71,6 +74,9 @@ pub(super) fn show(found: &Findings, has_colour: bool) -> String {
         screen.sentence(remark);
     }
     screen.sentence(&what_was_done(found));
+    if found.relay.is_some() && found.streams.iter().all(|stream| stream.seen.is_relays) {
+        screen.sentence("opencode itself was not asked: it is not reached from here without the relay.");
+    }
     if let Some(relay) = &found.relay {
         screen.heading("relay, by its own status");
         for (level, name, words) in relay.lines() {
@@ -85,11 +91,11 @@ pub(super) fn show(found: &Findings, has_colour: bool) -> String {
         screen.heading(heading);
         for stream in streams {
             let mut words = stream.sight.words();
-            if let Some(late) = stream.lateness {
+            if let Some(late) = stream.lateness.filter(|_| stream.sight.level() == Level::Ok) {
                 words.push_str(&format!(", at most {} after their calls", milliseconds(late)));
             }
             if stream.seen.heartbeats > 0 {
-                words.push_str(&format!(", {} heartbeats", stream.seen.heartbeats));
+                words.push_str(&format!("; heartbeats: {}", stream.seen.heartbeats));
             }
             if let Some(between) = &stream.seen.between {
                 words.push_str(&format!("; between stands {between}"));
@@ -97,11 +103,15 @@ pub(super) fn show(found: &Findings, has_colour: bool) -> String {
             screen.marked(stream.sight.level(), stream.seen.path, &words);
         }
     }
-    screen.heading("log");
     let log = &found.log;
-    let words = format!("{}: {}", log.source, log.sight.words(found.is_log_silent()));
-    let words = if matches!(log.source.as_str(), "none") { log.sight.words(found.is_log_silent()) } else { words };
-    screen.marked(log.sight.level(log.is_named), "bus log", &words);
+    // A relay says above how its log is.
+    if found.relay.is_none() || log.is_named {
+        screen.heading("log");
+        let words = log.sight.words(found.is_log_silent());
+        // Some of the words name the place themselves.
+        let words = if log.sight.names_place() { words } else { format!("{}: {words}", log.source) };
+        screen.marked(log.sight.level(log.is_named), "bus log", &words);
+    }
     screen.heading("state");
     let failed: Vec<_> = found.reads.iter().filter_map(|read| Some((read.path, read.failure.as_ref()?))).collect();
     let slowest = found.reads.iter().max_by_key(|read| read.took);
@@ -118,7 +128,7 @@ pub(super) fn show(found: &Findings, has_colour: bool) -> String {
         screen.heading("known of this release");
         for (what, shown) in &found.known {
             let colour = if *shown == Shown::Yes { "\u{1b}[1;31m" } else { "\u{1b}[33m" };
-            screen.item(shown.word(), colour, " ", what.words());
+            screen.item(shown.word(), colour, "", what.words());
         }
     }
     screen.heading("verdict");
@@ -131,7 +141,7 @@ pub(super) fn show(found: &Findings, has_colour: bool) -> String {
     }
     if let Some(command) = &verdict.command {
         // In one line, to be copied.
-        screen.line(&format!("  Run: {command}"));
+        screen.line(&format!("  Run: {}", printable::text(command)));
     }
     screen.text
 }

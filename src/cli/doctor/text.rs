@@ -7,14 +7,18 @@ use crate::printable;
 /// The width of the output, in columns.
 pub(super) const WIDTH: usize = 100;
 
-/// Most letters of one text of the server's.
-const MOST: usize = 200;
+/// Most letters of one text of the server's; and of any text in the JSON, which has sentences and paths too.
+const MOST: (usize, usize) = (200, 8192);
 
 /// A text of the server's, fit to be shown. Cuts what is too long.
 pub(super) fn plain(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len().min(MOST));
+    cut(text, MOST.0)
+}
+
+fn cut(text: &str, most: usize) -> String {
+    let mut shown = String::with_capacity(text.len().min(most));
     for (count, letter) in text.chars().enumerate() {
-        if count == MOST {
+        if count == most {
             shown.push('…');
             break;
         }
@@ -26,7 +30,7 @@ pub(super) fn plain(text: &str) -> String {
 /// The same for every text in a JSON value.
 pub(super) fn plain_json(value: &mut Value) {
     match value {
-        Value::String(text) => *text = plain(text),
+        Value::String(text) => *text = cut(text, MOST.1),
         Value::Array(values) => values.iter_mut().for_each(plain_json),
         Value::Object(fields) => {
             if fields.keys().any(|key| key.chars().any(printable::is_unseen)) {
@@ -66,7 +70,7 @@ mod tests {
         assert_eq!(plain("1.15.0\u{1b}[2J\u{7}"), r"1.15.0\u{1b}[2J\u{7}");
         assert_eq!(plain("a\u{202e}b\u{2066}c\u{200b}\u{9b}\n"), r"a\u{202e}b\u{2066}c\u{200b}\u{9b}\n");
         assert_eq!(plain("größe 数 🙂"), "größe 数 🙂");
-        assert_eq!(plain(&"x".repeat(1_000)).chars().count(), MOST + 1);
+        assert_eq!(plain(&"x".repeat(1_000)).chars().count(), MOST.0 + 1);
         let mut value = serde_json::json!({"a\u{1b}": ["b\u{202e}"]});
         plain_json(&mut value);
         assert_eq!(value.to_string(), r#"{"a\\u{1b}":["b\\u{202e}"]}"#);

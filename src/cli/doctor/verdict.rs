@@ -30,7 +30,9 @@ pub(super) struct Case<'a> {
     pub(super) log: &'a Log,
     pub(super) reads: &'a [Read],
     pub(super) session: &'a Session,
+    /// Whether a session was made, and why not, if one was to be.
     pub(super) is_probed: bool,
+    pub(super) failure: Option<String>,
 }
 
 impl Case<'_> {
@@ -51,6 +53,10 @@ impl Case<'_> {
         if reads_failed > 0 {
             verdict.broken.push(format!("{reads_failed} of {} reads of the state fail", self.reads.len()));
             verdict.advice.push("Without the state the relay cannot make up for what a stream lacks.".into());
+            verdict.is_mended = false;
+        }
+        if let Some(failure) = &self.failure {
+            verdict.broken.push(format!("the probe could create no session: POST /session {failure}"));
             verdict.is_mended = false;
         }
         match self.relay {

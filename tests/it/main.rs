@@ -5,6 +5,7 @@
 mod clients;
 mod command;
 mod crowd;
+mod doctor;
 mod door;
 mod faults;
 mod framing;
@@ -17,6 +18,7 @@ mod proxy;
 mod real_api;
 mod real_auto;
 mod real_crash;
+mod real_doctor;
 mod real_elsewhere;
 mod real_log;
 mod real_restart;

@@ -89,7 +89,15 @@ impl Probe<'_> {
     /// Makes the calls, each after the events of the one before have come.
     pub(super) async fn run(&self) -> Vec<Called> {
         let mut calls = Vec::new();
-        let Some(id) = self.create(&mut calls).await else { return calls };
+        if self.left(CALL).is_zero() {
+            let failure = Some("was not tried: everything before it took too long".to_owned());
+            let (asked, took) = (self.begun.elapsed(), Duration::ZERO);
+            return vec![Called { call: "POST /session", asked, took, failure, proves: &[] }];
+        }
+        let Some(id) = self.create(&mut calls).await else {
+            calls.extend(delete(self.client, self.begun, self.session, self.title).await);
+            return calls;
+        };
         let mut patience = ARRIVAL.0;
         self.arrival(&id, "session.created", &mut patience).await;
         let (path, title) = (format!("/session/{id}"), format!("{}, renamed", self.title));

@@ -30,7 +30,7 @@ pub(super) struct Case<'a> {
     pub(super) log: &'a Log,
     pub(super) reads: &'a [Read],
     pub(super) session: &'a Session,
-    /// Whether a session was made, and why not, if one was to be.
+    /// Whether a session was to be made, and why none was.
     pub(super) is_probed: bool,
     pub(super) failure: Option<String>,
 }

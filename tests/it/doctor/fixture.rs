@@ -38,7 +38,7 @@ pub(crate) enum Fault {
     Mute,
     /// No head.
     Headless,
-    /// The head and all frames only once the session is gone.
+    /// 502.
     Refused,
     /// A web page.
     Page,
@@ -61,8 +61,6 @@ pub(crate) struct Faults {
     pub(crate) no_state: bool,
     /// Fields of the head of every stream.
     pub(crate) fields: &'static str,
-    /// Events of somebody else's session, all the time.
-    pub(crate) is_busy: bool,
 }
 
 impl Default for Faults {
@@ -77,7 +75,6 @@ impl Default for Faults {
             keeps: false,
             no_state: false,
             fields: "",
-            is_busy: false,
         }
     }
 }

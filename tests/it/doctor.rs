@@ -47,7 +47,13 @@ async fn a_healthy_opencode_is_healthy_and_is_left_as_it_was() {
         let asked = fake.asked();
         assert_eq!((asked["POST /session"], asked[&format!("DELETE /session/{SESSION}")]), (1, 1), "{asked:?}");
 
-        let found = fake.doctor(&["--json"]).await.json();
+        let secret = [("OPENCODE_SERVER_PASSWORD", "very-secret")];
+        let said = doctor(&[&fake.url(), "--json"], &secret).await;
+        assert!(fake.upstream.last().get("authorization").is_some());
+        assert!(!said.out.contains("secret") && !said.out.contains("dmVyeS1zZWNyZXQ"), "{}", said.out);
+        let found = said.json();
+        assert!(found["command"].as_str().unwrap().starts_with("OPENCODE_SERVER_PASSWORD=… opencode-relay run"));
+
         assert_eq!(
             sights(&found),
             [("/global/event", "whole"), ("/event", "whole"), ("/api/event", "whole")],
@@ -265,6 +271,26 @@ async fn an_interrupted_doctor_deletes_its_session() {
             assert!(said.err.contains("it was interrupted"), "{said:?}");
             assert_eq!(fake.title(), None, "the session stayed");
         }
+    })
+    .await;
+}
+
+/// The signal comes while the session is being made: its id is waited for.
+#[tokio::test]
+async fn a_session_that_is_being_made_is_deleted_too() {
+    bounded(async {
+        let fake = Fake::start(Faults { creating: Duration::from_secs(1), ..Faults::default() }).await;
+        let mut process = begin(&[&fake.url()], &[("HOME", "/nonexistent")]);
+        let made = async {
+            while fake.title().is_none() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, made).await.unwrap();
+        process.signal(Signal::INT);
+        let said = finish(process).await;
+        assert_eq!(said.code, Some(1), "{said:?}");
+        assert_eq!(fake.title(), None, "the session stayed");
     })
     .await;
 }

@@ -53,6 +53,8 @@ pub(crate) struct Faults {
     pub(crate) api: Fault,
     /// The answer to `POST /session`, if it is not the right one.
     pub(crate) creation: Option<&'static str>,
+    /// How long `POST /session` takes to be answered; the session is there at once.
+    pub(crate) creating: Duration,
     /// `POST …/abort` is not answered.
     pub(crate) is_stuck: bool,
     /// `DELETE` does nothing.
@@ -71,6 +73,7 @@ impl Default for Faults {
             event: Fault::Healthy,
             api: Fault::Healthy,
             creation: None,
+            creating: Duration::ZERO,
             is_stuck: false,
             keeps: false,
             no_state: false,
@@ -144,6 +147,7 @@ impl State {
             ("POST", "/session", _) => {
                 *self.title.lock().unwrap() = body["title"].as_str().map(str::to_owned);
                 self.publish(&["session.created", "session.updated"]);
+                tokio::time::sleep(self.faults.creating).await;
                 json_answer(&self.session()?)
             }
             ("PATCH", _, Some("")) => {

@@ -281,15 +281,16 @@ async fn a_session_that_is_being_made_is_deleted_too() {
     bounded(async {
         let fake = Fake::start(Faults { creating: Duration::from_secs(1), ..Faults::default() }).await;
         let mut process = begin(&[&fake.url()], &[("HOME", "/nonexistent")]);
-        let made = async {
-            while fake.title().is_none() {
+        let asked = async {
+            while !fake.asked().contains_key("POST /session") {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(LIMIT, made).await.unwrap();
+        tokio::time::timeout(LIMIT, asked).await.unwrap();
         process.signal(Signal::INT);
         let said = finish(process).await;
         assert_eq!(said.code, Some(1), "{said:?}");
+        assert!(fake.asked().contains_key(&format!("DELETE /session/{SESSION}")), "{:?}", fake.asked());
         assert_eq!(fake.title(), None, "the session stayed");
     })
     .await;
@@ -387,7 +388,7 @@ async fn nothing_a_server_says_reaches_the_terminal_as_it_is() {
     bounded(async {
         const HOSTILE: &str = "1.15.0\u{1b}[2J\u{202e}evil";
         for creation in [
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 24\r\n\r\n{\"id\":\"ses_../../global\"}",
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 25\r\n\r\n{\"id\":\"ses_../../global\"}",
             "HTTP/1.1 200 OK\r\ncontent-type: \u{202e}\u{9b}2J\r\ncontent-length: 2\r\n\r\n{}",
             "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
         ] {

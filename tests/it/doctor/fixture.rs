@@ -53,7 +53,7 @@ pub(crate) struct Faults {
     pub(crate) api: Fault,
     /// The answer to `POST /session`, if it is not the right one.
     pub(crate) creation: Option<&'static str>,
-    /// How long `POST /session` takes to be answered; the session is there at once.
+    /// How long `POST /session` takes to make the session; also when nobody waits for it any more.
     pub(crate) creating: Duration,
     /// `POST …/abort` is not answered.
     pub(crate) is_stuck: bool,
@@ -145,9 +145,9 @@ impl State {
             ("GET", "/global/health", _) => json_answer(&json!({ "healthy": true, "version": self.faults.version })),
             ("POST", "/session", _) if self.faults.creation.is_some() => self.faults.creation?.to_owned(),
             ("POST", "/session", _) => {
+                tokio::time::sleep(self.faults.creating).await;
                 *self.title.lock().unwrap() = body["title"].as_str().map(str::to_owned);
                 self.publish(&["session.created", "session.updated"]);
-                tokio::time::sleep(self.faults.creating).await;
                 json_answer(&self.session()?)
             }
             ("PATCH", _, Some("")) => {

@@ -120,7 +120,7 @@ async fn the_v2_stream_is_judged_where_there_is_one() {
         assert_eq!(sights(&found), [("/global/event", "whole"), ("/event", "whole"), ("/api/event", "ends-before")]);
         let known: Vec<_> =
             found["known"].as_array().unwrap().iter().map(|known| known["shown"].as_str().unwrap()).collect();
-        assert_eq!(known, ["not tried", "shown"], "{found:#}");
+        assert_eq!(known, ["untried", "shown"], "{found:#}");
     })
     .await;
 }

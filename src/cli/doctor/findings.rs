@@ -161,8 +161,8 @@ impl Shown {
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Yes => "shown",
-            Self::No => "not seen",
-            Self::Untried => "not tried",
+            Self::No => "unseen",
+            Self::Untried => "untried",
         }
     }
 }

@@ -249,7 +249,8 @@ impl Examination<'_> {
                         (true, false) => judge::due(&all, session, calls),
                         (false, _) => judge::due(&own, session, calls),
                     };
-                    (judge::of_probe(seen, session, &due), judge::lateness(seen, session, calls))
+                    let order = judge::order(if seen.is_relays && !is_rebuilt { &all } else { &own }, session);
+                    (judge::of_probe(seen, session, &due, &order), judge::lateness(seen, session, calls))
                 }
                 _ => {
                     let same = |stream: &&&Watched| stream.is_relays == seen.is_relays;

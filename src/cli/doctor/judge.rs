@@ -54,6 +54,8 @@ pub(super) enum Sight {
     Idle,
     /// Open, and some of the events did not come.
     Lacks { missing: Vec<Lack>, shown: Vec<String> },
+    /// Open, and only so many of so many events have come, the first ones: it is slow, or held back.
+    Behind { seen: usize, due: usize },
     /// Open, and none of so many events came.
     Mute(usize),
     /// It ended so soon after its greeting, before any event.
@@ -104,9 +106,23 @@ fn count(stream: &Watched, session: &str, kind: &str) -> usize {
     stream.of(session).filter(|event| event.kind == kind).count()
 }
 
-/// Judges a stream by the probe's session.
-pub(super) fn of_probe(stream: &Watched, session: &str, due: &[Due]) -> Sight {
-    judge(stream, due, |kind| count(stream, session, kind))
+/// Judges a stream by the probe's session, and by the order in which another stream showed its events.
+pub(super) fn of_probe(stream: &Watched, session: &str, due: &[Due], order: &[&str]) -> Sight {
+    let sight = judge(stream, due, |kind| count(stream, session, kind));
+    let seen: Vec<&str> = stream.of(session).map(|event| event.kind.as_str()).collect();
+    match sight {
+        // What lacks none but the last may show them yet. An omission shows by what came after it.
+        Sight::Lacks { .. } if seen.len() < order.len() && order.starts_with(&seen) => {
+            Sight::Behind { seen: seen.len(), due: order.len() }
+        }
+        sight => sight,
+    }
+}
+
+/// The types of the session's events in their order, by the stream that showed most.
+pub(super) fn order<'a>(streams: &[&'a Watched], session: &'a str) -> Vec<&'a str> {
+    let orders = streams.iter().map(|stream| stream.of(session).map(|event| event.kind.as_str()).collect::<Vec<_>>());
+    orders.max_by_key(Vec::len).unwrap_or_default()
 }
 
 /// Judges a stream by what `/global/event` of the same server brought for its own directory: what came after both were open,
@@ -166,7 +182,7 @@ impl Sight {
     pub(super) fn level(&self) -> Level {
         match self {
             Self::Whole(_) => Level::Ok,
-            Self::Idle | Self::TooMuch => Level::Unknown,
+            Self::Idle | Self::TooMuch | Self::Behind { .. } => Level::Unknown,
             _ => Level::Broken,
         }
     }
@@ -177,6 +193,7 @@ impl Sight {
             Self::Whole(_) => "whole",
             Self::Idle => "idle",
             Self::Lacks { .. } => "lacks",
+            Self::Behind { .. } => "behind",
             Self::Mute(_) => "mute",
             Self::EndsAtOnce(_) => "ends-at-once",
             Self::EndsBefore(_) => "ends-before",
@@ -210,6 +227,9 @@ impl Sight {
                     words.push_str(&format!("; it shows {}", shown.join(", ")));
                 }
                 words
+            }
+            Self::Behind { seen, due } => {
+                format!("open, but only the first {seen} of {due} events came in time; it is slow, or held back")
             }
             Self::Mute(count) => format!("stays open, but none of {count} events came"),
             Self::EndsAtOnce(after) => {
@@ -279,7 +299,7 @@ mod tests {
 
     fn sight(stream: &Watched) -> Sight {
         let reference = Watched { path: "/global/event", ..self::stream(&ALL) };
-        of_probe(stream, SESSION, &due(&[&reference, stream], SESSION, &[]))
+        of_probe(stream, SESSION, &due(&[&reference, stream], SESSION, &[]), &ALL)
     }
 
     #[test]
@@ -301,6 +321,9 @@ mod tests {
         assert_eq!(shown, &["session.status", "session.idle"]);
         assert_eq!(lacking.level(), Level::Broken);
         assert_eq!(sight(&stream(&[])), Sight::Mute(7));
+        // What lacks only the last events may be slow.
+        assert_eq!(sight(&stream(&ALL[..3])), Sight::Behind { seen: 3, due: 7 });
+        assert_eq!(sight(&stream(&ALL[..3])).level(), Level::Unknown);
     }
 
     #[test]
@@ -332,7 +355,7 @@ mod tests {
         let silent = stream(&[]);
         let due = due(&[&silent], SESSION, &[call]);
         assert_eq!(due, [Due { kind: "session.created".into(), count: 1 }]);
-        assert_eq!(of_probe(&silent, SESSION, &due), Sight::Mute(1));
+        assert_eq!(of_probe(&silent, SESSION, &due, &[]), Sight::Mute(1));
     }
 
     #[test]

@@ -21,8 +21,8 @@ const CALL: Duration = Duration::from_secs(6);
 /// How long an event of the probe may take to `/global/event`; and after one that did not come.
 const ARRIVAL: (Duration, Duration) = (Duration::from_millis(2500), Duration::from_millis(300));
 
-/// How long the other streams may take after it.
-const REST: Duration = Duration::from_millis(1500);
+/// How long the other streams may show nothing after it before no more is waited for, and how long they may take at all.
+const REST: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_secs(4));
 
 /// How long deleting the session may take, or looking whether it is gone.
 const DELETE: Duration = Duration::from_secs(2);
@@ -153,8 +153,22 @@ impl Probe<'_> {
         let everywhere = |all: &Vec<Watched>| {
             all.iter().filter(|stream| stream.is_open()).all(|stream| stream.has(&id, "session.deleted"))
         };
-        let _ = timeout(self.left(REST), self.streams.subscribe().wait_for(everywhere)).await;
+        let _ = timeout(self.left(REST.1), self.quiet(everywhere)).await;
         calls
+    }
+
+    /// Waits until this is so, or until no event of the session has come for a while: a slow stream is not a broken one.
+    async fn quiet(&self, is_so: impl Fn(&Vec<Watched>) -> bool + Copy) {
+        let mut streams = self.streams.subscribe();
+        loop {
+            let count = |all: &Vec<Watched>| all.iter().map(|stream| stream.events.len()).sum::<usize>();
+            let before = count(&streams.borrow());
+            let changed = streams.wait_for(|all| is_so(all) || count(all) > before);
+            match timeout(REST.0, changed).await {
+                Ok(Ok(all)) if !is_so(&all) => {}
+                _ => return,
+            }
+        }
     }
 
     async fn create(&self, calls: &mut Vec<Called>) -> Option<String> {

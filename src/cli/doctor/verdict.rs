@@ -84,6 +84,10 @@ impl Case<'_> {
             };
             verdict.broken.push(format!("{whose}{} {what}", stream.seen.path));
         }
+        let mut own = self.streams.iter().filter(|stream| stream.seen.is_relays == is_relays);
+        if own.any(|stream| matches!(stream.sight, Sight::Behind { .. })) {
+            verdict.advice.push("Not all could be compared in time: examine again when there is less to do.".into());
+        }
         let held_back = self.streams.iter().filter(|stream| stream.seen.is_relays == is_relays);
         let mut held_back = held_back.filter(|stream| stream.sight.is_held_back());
         if let Some(stream) = held_back.next().filter(|_| self.reads.iter().all(|read| read.failure.is_none())) {

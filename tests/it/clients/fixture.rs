@@ -17,7 +17,7 @@ use crate::support::http::Api;
 use crate::support::model::ScriptedModel;
 use crate::support::opencode::Home;
 use crate::support::process::{Lines, Process};
-pub(super) use crate::support::programs::{find, source, tool};
+pub(super) use crate::support::programs::{fetched, find, source, tool};
 use crate::support::record::Record;
 use crate::support::relay::Relay;
 use crate::support::situations;
@@ -160,7 +160,8 @@ pub(super) fn event_type(event: &Value) -> String {
     event["type"].as_str().unwrap_or_default().to_owned()
 }
 
-fn names(events: &[Value]) -> Vec<String> {
+/// What they are, for a failure's message.
+pub(super) fn names(events: &[Value]) -> Vec<String> {
     events.iter().map(|event| format!("{} {}", event["type"], event["id"])).collect()
 }
 

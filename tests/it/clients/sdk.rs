@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::fixture::{Cutter, Served, bounded, seen, source};
+use super::comeback::Beside;
+use super::fixture::{Cutter, Served, bounded, fetched, seen, source, tool};
+use crate::support::opencode::Home;
 use crate::support::process::Process;
 
-fn subscribe(served: &Served, base: &str) -> Process {
-    let script = source("sdk/events.mjs");
-    let library = source("sdk/node_modules/@opencode-ai/sdk");
-    assert!(library.is_dir(), "the SDK is not installed; get it with: scripts/fetch-clients");
-    served.tool("node", &[script.to_str().unwrap(), base])
+fn subscribe(home: &Home, base: &str) -> Process {
+    fetched("sdk/node_modules/@opencode-ai/sdk");
+    tool("node", &[source("sdk/events.mjs").to_str().unwrap(), base], &home.scratch())
 }
 
 fn see(line: &str) -> Option<Value> {
@@ -20,7 +20,7 @@ fn see(line: &str) -> Option<Value> {
 async fn the_sdk_subscribes() {
     bounded(async {
         let served = Served::start("1.14.48").await;
-        let client = subscribe(&served, served.relay.base());
+        let client = subscribe(&served.home, served.relay.base());
         let events = served.turn(&client, see).await;
         served.compare(&events);
         assert_eq!(client.stderr.len(), 0, "{}", client.output());
@@ -35,7 +35,7 @@ async fn the_sdk_comes_back_and_misses_nothing() {
         let served = Served::start("1.14.48").await;
         // In the middle of frames, wherever that is.
         let cutter = Cutter::start(&served.relay, &[3_000, 2_500]).await;
-        let client = subscribe(&served, &cutter.base());
+        let client = subscribe(&served.home, &cutter.base());
         let events = served.turn(&client, see).await;
         let greetings =
             Vec::from_iter(seen(&client.stdout, see).into_iter().filter(|event| event["type"] == "server.connected"));
@@ -47,6 +47,18 @@ async fn the_sdk_comes_back_and_misses_nothing() {
         let came_back = |head: &String| head.to_lowercase().contains("\r\nlast-event-id: ");
         assert_eq!(Vec::from_iter(heads.iter().map(came_back)), [false, true, true], "{heads:?}");
         assert_eq!(client.stderr.len(), 2, "broken twice, ended never: {}", client.output());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_sdk_comes_back_after_a_kill() {
+    bounded(async {
+        let mut beside = Beside::start(|model| Home::new("1.14.48", model)).await;
+        let client = subscribe(&beside.opencode.home, &beside.url(""));
+        beside.kill_in_a_turn(&client).await;
+        // The connection that broke, and perhaps those that found nobody.
+        assert!(client.stderr.len() >= 1, "{}", client.output());
     })
     .await;
 }

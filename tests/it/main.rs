@@ -9,6 +9,7 @@ mod docs;
 mod door;
 mod faults;
 mod framing;
+mod fronts;
 mod healthcheck;
 mod journal;
 mod kit;

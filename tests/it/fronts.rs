@@ -1,0 +1,367 @@
+//! nginx and Caddy before the relay, with the files in `deploy/`: events come at once, terminals work, connections are
+//! kept, and nobody's claims about where he comes from are believed.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use opencode_relay::event::View;
+use tempfile::TempDir;
+use tokio::net::TcpSocket;
+
+use crate::proxy::fixture::{Relay, Settings, up};
+use crate::support::opencode::free_port;
+use crate::support::process::Process;
+use crate::support::programs::tool;
+use crate::support::situations::until;
+use crate::support::sse::Stream;
+use crate::upstream::{Head, LIMIT, Routes, Upstream, Wire};
+
+const OK: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 18\r\n\r\n{\"directory\":\"/a\"}";
+const UPGRADE: &str = "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+    sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+/// Nothing comes within this.
+const QUIET: Duration = Duration::from_millis(400);
+/// Where the client says it comes from; the fronts come from 127.0.0.1.
+const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Nginx,
+    Caddy,
+}
+
+/// An opencode, a relay, and a front before it.
+struct Front {
+    address: SocketAddr,
+    relay: Relay,
+    upstream: Upstream,
+    _process: Process,
+    _folder: TempDir,
+}
+
+impl Front {
+    async fn start(kind: Kind) -> Self {
+        Self::start_with(kind, |file| file).await
+    }
+
+    /// With the shipped file after this change.
+    async fn start_with(kind: Kind, change: impl FnOnce(String) -> String) -> Self {
+        let upstream =
+            Routes::default().fixed("*", OK).on("/pty/pty_1/connect", |_, wire| terminal(wire)).start().await;
+        let mut settings = Settings::default();
+        settings.proxy.trusted = vec!["127.0.0.1".parse().unwrap()];
+        settings.http.allowed_hosts = vec!["code.example.com".to_owned()];
+        let relay = Relay::start(up(&upstream), settings).await;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let folder = tempfile::tempdir().unwrap();
+        let process = match kind {
+            Kind::Nginx => nginx(folder.path(), &change(nginx_file(address, relay.address))),
+            Kind::Caddy => caddy(folder.path(), &change(caddy_file(address, relay.address))),
+        };
+        until("the front to listen", || async { tokio::net::TcpStream::connect(address).await.ok() }).await;
+        Self { address, relay, upstream, _process: process, _folder: folder }
+    }
+
+    /// A connection from an address of its own.
+    async fn connect(&self) -> Wire {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((CLIENT, 0).into()).unwrap();
+        Wire::new(socket.connect(self.address).await.unwrap())
+    }
+
+    async fn get(&self, target: &str, fields: &str) -> (Head, Wire) {
+        let mut wire = self.connect().await;
+        wire.send(format!("GET {target} HTTP/1.1\r\nhost: code.example.com\r\n{fields}\r\n")).await;
+        (wire.answer().await, wire)
+    }
+
+    async fn stream(&self, path: &str, fields: &[(&str, &str)]) -> Stream {
+        Stream::open_url(&format!("http://{}{path}", self.address), fields).await.unwrap()
+    }
+
+    fn streams(&self) -> usize {
+        self.relay.clients.count(View::Global)
+    }
+}
+
+/// Says back what it is told.
+async fn terminal(mut wire: Wire) -> Option<Wire> {
+    wire.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n").await;
+    loop {
+        let bytes = wire.exactly(5).await;
+        if bytes.is_empty() {
+            return None;
+        }
+        wire.send(bytes).await;
+    }
+}
+
+fn shipped(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(path)).unwrap()
+}
+
+/// Every change to a shipped file has to find its place there.
+fn replace(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "{from:?} is not in the file");
+    text.replace(from, to)
+}
+
+fn nginx_file(address: SocketAddr, relay: SocketAddr) -> String {
+    let file = replace(&shipped("nginx/opencode-relay.conf"), "127.0.0.1:4097", &relay.to_string());
+    let file = replace(&file, "listen 443 ssl http2;", &format!("listen {address};"));
+    let file = Vec::from_iter(file.lines().filter(|line| !line.trim_start().starts_with("ssl_certificate")));
+    file.join("\n")
+}
+
+/// The server around a file for `conf.d`, for any user, with everything it writes in the folder.
+fn nginx_main(folder: &Path, file: &str) -> String {
+    fs::write(folder.join("front.conf"), file).unwrap();
+    let folder = folder.display();
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+    let temporary = temporary.map(|name| format!("{name}_temp_path {folder}/{name};")).join(" ");
+    let main = format!(
+        "daemon off; master_process off; pid {folder}/pid; error_log stderr;\nevents {{}}\n\
+         http {{ access_log off; {temporary} include {folder}/front.conf; }}\n"
+    );
+    let path = format!("{folder}/nginx.conf");
+    fs::write(&path, main).unwrap();
+    path
+}
+
+fn nginx(folder: &Path, file: &str) -> Process {
+    tool("nginx", &["-e", "stderr", "-c", &nginx_main(folder, file)], folder)
+}
+
+fn caddy_file(address: SocketAddr, relay: SocketAddr) -> String {
+    let file = replace(&shipped("caddy/Caddyfile"), "127.0.0.1:4097", &relay.to_string());
+    let file = replace(&file, "\ncode.example.com {", &format!("\nhttp://:{} {{\n\tbind 127.0.0.1", address.port()));
+    format!("{{\n\tadmin off\n}}\n{file}")
+}
+
+fn caddy(folder: &Path, file: &str) -> Process {
+    let path = folder.join("Caddyfile");
+    fs::write(&path, file).unwrap();
+    tool("caddy", &["run", "--config", path.to_str().unwrap(), "--adapter", "caddyfile"], folder)
+}
+
+/// Each event is there before the next is published, also for a client that takes compressed answers; a client that
+/// comes back gets what it missed; and one that left is gone at the relay.
+async fn events_come_at_once(kind: Kind) {
+    let front = Front::start(kind).await;
+    let compressed = [("accept-encoding", "gzip, br, zstd")];
+    let stream = front.stream("/global/event", &compressed).await;
+    assert_eq!(stream.head.header("content-encoding"), None);
+    let greeting = stream.wait_for(|frame| frame.kind() == "server.connected", LIMIT).await;
+    let mut last = greeting.id.clone();
+    for number in 0..3 {
+        let (count, session) = (stream.len(), format!("ses_{number}"));
+        front.relay.publish("/a", "session.idle", &session);
+        let frame = stream.wait_from(count, |frame| frame.kind() == "session.idle", LIMIT).await;
+        assert_ne!(frame.id, last);
+        last.clone_from(&frame.id);
+    }
+    assert_eq!(stream.end(), None);
+    drop(stream);
+    until("the relay to notice", || async { (front.streams() == 0).then_some(()) }).await;
+
+    front.relay.publish("/a", "session.idle", "ses_missed");
+    let again = front.stream("/global/event", &[("last-event-id", last.as_deref().unwrap())]).await;
+    let missed = again.wait_for(|frame| frame.kind() == "session.idle", LIMIT).await;
+    assert_ne!(missed.id, last);
+    assert_eq!(again.head.header("x-relay-resume"), Some("resumed"));
+    assert_eq!(again.frames()[0].payload_json()["properties"], serde_json::json!({"resumed": true}));
+    assert_eq!(again.frames().len(), 2, "nothing twice");
+}
+
+#[tokio::test]
+async fn events_come_at_once_through_nginx() {
+    events_come_at_once(Kind::Nginx).await;
+}
+
+#[tokio::test]
+async fn events_come_at_once_through_caddy() {
+    events_come_at_once(Kind::Caddy).await;
+}
+
+async fn terminals_and_connections_work(kind: Kind) {
+    let front = Front::start(kind).await;
+    let (head, mut wire) = front.get("/pty/pty_1/connect", UPGRADE).await;
+    assert_eq!(head.second(), "101", "{head:?}");
+    for word in ["hello", "again"] {
+        wire.send(word).await;
+        assert_eq!(wire.exactly(5).await, word.as_bytes());
+    }
+    drop(wire);
+    until("the relay to notice", || async { (front.relay.connections.open() <= 1).then_some(()) }).await;
+
+    // One request after another goes over one connection to the relay.
+    for _ in 0..5 {
+        let (head, mut wire) = front.get("/session", "").await;
+        assert_eq!(head.second(), "200");
+        wire.body(&head).await.unwrap();
+    }
+    assert_eq!(front.relay.connections.open(), 1);
+}
+
+#[tokio::test]
+async fn terminals_and_connections_work_through_nginx() {
+    terminals_and_connections_work(Kind::Nginx).await;
+}
+
+#[tokio::test]
+async fn terminals_and_connections_work_through_caddy() {
+    terminals_and_connections_work(Kind::Caddy).await;
+}
+
+/// opencode is told the client's address and the front's, and nothing that the client claims.
+async fn claims_are_not_believed(kind: Kind) {
+    let front = Front::start(kind).await;
+    let claims = "forwarded: for=9.9.9.9;proto=gopher\r\nx-forwarded-for: 9.9.9.9\r\nx-forwarded-proto: gopher\r\n\
+        x-forwarded-host: evil\r\nx-forwarded-port: 9\r\nx-real-ip: 9.9.9.9\r\n";
+    front.get("/session", claims).await;
+    let sent = front.upstream.last();
+    let told = |name: &str| sent.get(name).unwrap_or_default();
+    assert_eq!(told("x-forwarded-for"), format!("{CLIENT}, 127.0.0.1"));
+    assert_eq!(told("x-forwarded-proto"), "http");
+    assert_eq!(told("x-forwarded-host"), "code.example.com");
+    assert_eq!(told("x-real-ip"), CLIENT.to_string());
+    assert_eq!(told("host"), "code.example.com");
+    let own = "for=127.0.0.1;proto=http;host=\"code.example.com\"";
+    match kind {
+        Kind::Nginx => assert_eq!(told("forwarded"), format!("for={CLIENT};proto=http, {own}")),
+        Kind::Caddy => assert_eq!(told("forwarded"), own),
+    }
+    let evil =
+        sent.fields.iter().filter(|(_, value)| ["9.9", "gopher", "evil"].iter().any(|word| value.contains(word)));
+    assert_eq!(Vec::from_iter(evil), Vec::<&(String, String)>::new());
+    let port = if matches!(kind, Kind::Nginx) { front.address.port().to_string() } else { String::new() };
+    assert_eq!(told("x-forwarded-port"), port);
+}
+
+/// Without these lines of the files they would be: a front passes on what it does not know, and the relay trusts it.
+#[tokio::test]
+async fn claims_would_be_believed_without_the_files() {
+    for (kind, line) in [(Kind::Nginx, "proxy_set_header Forwarded "), (Kind::Caddy, "header_up -Forwarded")] {
+        let front = Front::start_with(kind, |file| replace(&file, line, &format!("# {line}"))).await;
+        front.get("/session", "forwarded: for=9.9.9.9\r\n").await;
+        let told = front.upstream.last().get("forwarded").unwrap();
+        assert!(told.starts_with("for=9.9.9.9, for=127.0.0.1"), "{kind:?}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn claims_are_not_believed_through_nginx() {
+    claims_are_not_believed(Kind::Nginx).await;
+}
+
+#[tokio::test]
+async fn claims_are_not_believed_through_caddy() {
+    claims_are_not_believed(Kind::Caddy).await;
+}
+
+async fn a_prefix_is_taken_off(kind: Kind) {
+    let front = Front::start(kind).await;
+    for (asked, sent) in [
+        ("/code/session/a%2Fb?directory=%2Fx%20y&z=1", "/session/a%2Fb?directory=%2Fx%20y&z=1"),
+        ("/code/", "/"),
+        ("/codes", "/codes"),
+        ("/session/code/x", "/session/code/x"),
+    ] {
+        assert_eq!(front.get(asked, "").await.0.second(), "200", "{asked}");
+        assert_eq!(front.upstream.last().second(), sent);
+    }
+    let stream = front.stream("/code/global/event", &[]).await;
+    stream.wait_for(|frame| frame.kind() == "server.connected", LIMIT).await;
+    let (head, mut wire) = front.get("/code/pty/pty_1/connect", UPGRADE).await;
+    assert_eq!(head.second(), "101", "{head:?}");
+    wire.send("hello").await;
+    assert_eq!(wire.exactly(5).await, b"hello");
+}
+
+#[tokio::test]
+async fn a_prefix_is_taken_off_by_nginx() {
+    a_prefix_is_taken_off(Kind::Nginx).await;
+}
+
+#[tokio::test]
+async fn a_prefix_is_taken_off_by_caddy() {
+    a_prefix_is_taken_off(Kind::Caddy).await;
+}
+
+/// Why the file for Caddy does not have what is often advised for event streams.
+#[tokio::test]
+async fn caddy_told_to_flush_keeps_streams_that_nobody_reads() {
+    let place = "header_up -Forwarded";
+    let flush = |file: String| replace(&file, place, &format!("flush_interval -1\n{place}"));
+    for (front, stays) in
+        [(Front::start(Kind::Caddy).await, false), (Front::start_with(Kind::Caddy, flush).await, true)]
+    {
+        let stream = front.stream("/global/event", &[]).await;
+        stream.wait_for(|frame| frame.kind() == "server.connected", LIMIT).await;
+        drop(stream);
+        let gone = until("the relay to notice", || async { (front.streams() == 0).then_some(()) });
+        let limit = if stays { QUIET } else { LIMIT };
+        assert_eq!(tokio::time::timeout(limit, gone).await.is_err(), stays);
+    }
+}
+
+/// A file that says no more than where the relay is: nginx buffers by default, and would hold events back. The relay's
+/// `x-accel-buffering: no` turns that off for its streams.
+#[tokio::test]
+async fn nginx_buffers_unless_the_answer_says_no() {
+    let plain = |listen: SocketAddr, relay: SocketAddr, more: &str| {
+        format!("server {{ listen {listen}; location / {{ proxy_pass http://{relay}; {more} }} }}")
+    };
+    for (more, is_held) in [("", false), ("proxy_ignore_headers X-Accel-Buffering;", true)] {
+        let front = Front::start(Kind::Nginx).await;
+        let (address, folder) = (SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())), tempfile::tempdir().unwrap());
+        let _nginx = nginx(folder.path(), &plain(address, front.relay.address, more));
+        until("nginx to listen", || async { tokio::net::TcpStream::connect(address).await.ok() }).await;
+        let mut wire = Wire::connect(address).await;
+        wire.send("GET /global/event HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+        until("the stream", || async { (front.streams() == 1).then_some(()) }).await;
+        front.relay.publish("/a", "session.idle", "ses_first");
+        let limit = if is_held { QUIET } else { LIMIT };
+        let early = tokio::time::timeout(limit, async {
+            let head = wire.answer().await;
+            let mut text = String::new();
+            while !text.contains("session.idle") {
+                text.push_str(&String::from_utf8_lossy(&wire.chunk().await.unwrap()));
+            }
+            head
+        });
+        assert_eq!(early.await.is_err(), is_held, "{more:?}");
+    }
+}
+
+/// How long a terminal may be silent is the file's `proxy_read_timeout`; event streams are never silent for long.
+#[tokio::test]
+async fn a_silent_terminal_lives_as_long_as_nginx_is_told() {
+    let front =
+        Front::start_with(Kind::Nginx, |file| replace(&file, "proxy_read_timeout 1h;", "proxy_read_timeout 1s;")).await;
+    let (head, mut wire) = front.get("/pty/pty_1/connect", UPGRADE).await;
+    assert_eq!(head.second(), "101");
+    assert_eq!(wire.ended().await, b"", "nginx cuts it off");
+}
+
+/// The file as it is shipped, with a certificate.
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn nginx_takes_the_file_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = rcgen::generate_simple_self_signed(["code.example.com".to_owned()]).unwrap();
+    fs::write(folder.path().join("code.example.com.crt"), key.cert.pem()).unwrap();
+    fs::write(folder.path().join("code.example.com.key"), key.signing_key.serialize_pem()).unwrap();
+    let file = replace(
+        &shipped("nginx/opencode-relay.conf"),
+        "/etc/nginx/code.",
+        &format!("{}/code.", folder.path().display()),
+    );
+    let path = nginx_main(folder.path(), &file);
+    let mut check = tool("nginx", &["-t", "-q", "-e", "stderr", "-c", &path], folder.path());
+    let status = check.wait(LIMIT).await;
+    assert!(status.is_some_and(|status| status.success()), "{}", check.output());
+}

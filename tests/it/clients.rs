@@ -3,6 +3,8 @@
 mod browser;
 mod comeback;
 mod curl;
+mod cut;
+mod documents;
 mod eventsource;
 mod fixture;
 mod go;
@@ -10,5 +12,6 @@ mod opencode;
 mod passed;
 mod password;
 mod python;
+mod refused;
 mod screen;
 mod sdk;

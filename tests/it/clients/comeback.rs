@@ -49,6 +49,12 @@ impl Beside {
         let recorder = Stream::open(&opencode.api(), "/global/event").await.unwrap();
         let mut beside = Self { relay: None, port: free_port(), arguments, recorder, opencode, model };
         beside.start_relay().await;
+        // What is published before the relay reads opencode's stream is told by its result alone.
+        situations::until("the relay to read opencode's stream", || async {
+            let status = beside.relay.as_ref()?.api().get("/_relay/status").await;
+            (status["witnesses"]["stream"]["state"] == "connected").then_some(())
+        })
+        .await;
         beside
     }
 

@@ -9,7 +9,7 @@ use super::fixture::{SOON, Served, bounded, event_type, seen, since_session, too
 use crate::support::opencode::Home;
 
 /// How opencode.nvim runs it.
-const NVIM: [&str; 6] = ["-s", "-X", "GET", "-H", "Accept: text/event-stream", "-N"];
+pub(super) const NVIM: [&str; 6] = ["-s", "-X", "GET", "-H", "Accept: text/event-stream", "-N"];
 /// opencode's heartbeat comes every 10 s.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 

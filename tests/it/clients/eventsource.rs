@@ -3,28 +3,15 @@
 use std::path::Path;
 
 use super::comeback::Beside;
-use super::fixture::{Cutter, Served, bounded, fetched, source, tool};
+use super::fixture::{bounded, fetched, source, tool};
 use crate::support::opencode::Home;
 use crate::support::process::Process;
 
-const SCRIPTS: [&str; 2] = ["follow.mjs", "follow-2.mjs"];
+pub(super) const SCRIPTS: [&str; 2] = ["follow.mjs", "follow-2.mjs"];
 
-fn follow(script: &str, url: &str, home: &Path) -> Process {
+pub(super) fn follow(script: &str, url: &str, home: &Path) -> Process {
     fetched("eventsource/node_modules/eventsource");
     tool("node", &[source("eventsource").join(script).to_str().unwrap(), url], home)
-}
-
-#[tokio::test]
-async fn the_package_misses_nothing_over_cut_connections() {
-    bounded(async {
-        let served = Served::start("1.14.48").await;
-        let cutter = Cutter::start(&served.relay, &[3_000, 2_500]).await;
-        let client = follow(SCRIPTS[0], &format!("{}/event", cutter.base()), &served.home.scratch());
-        let events = served.turn(&client, |line| serde_json::from_str(line).ok()).await;
-        served.compare(&events);
-        assert_eq!(client.stderr.len(), 2, "{}", client.output());
-    })
-    .await;
 }
 
 async fn a_kill_is_survived(script: &str) {

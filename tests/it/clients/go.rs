@@ -12,7 +12,7 @@ use crate::support::process::Process;
 const BUILD_LIMIT: Duration = Duration::from_secs(120);
 
 /// Builds the client with what the installation has; nothing is fetched, nothing written outside `target/`.
-async fn build(name: &str) -> String {
+pub(super) async fn build(name: &str) -> String {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let [client, cache, path] =
         [&format!("go-{name}"), "go-cache", "go-path"].map(|name| folder.join(name).display().to_string());

@@ -39,7 +39,7 @@ struct Front {
     relay: Relay,
     upstream: Upstream,
     _process: Process,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Front {
@@ -49,6 +49,14 @@ impl Front {
 
     /// With the shipped file after this change.
     async fn start_with(kind: Kind, change: impl FnOnce(String) -> String) -> Self {
+        Self::launch(kind, |address, relay, folder| match kind {
+            Kind::Nginx => change(without_tls(&nginx_file(address, relay, folder))),
+            Kind::Caddy => change(caddy_file(address, relay)),
+        })
+        .await
+    }
+
+    async fn launch(kind: Kind, file: impl FnOnce(SocketAddr, SocketAddr, &Path) -> String) -> Self {
         let upstream =
             Routes::default().fixed("*", OK).on("/pty/pty_1/connect", |_, wire| terminal(wire)).start().await;
         let mut settings = Settings::default();
@@ -57,12 +65,13 @@ impl Front {
         let relay = Relay::start(up(&upstream), settings).await;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let folder = tempfile::tempdir().unwrap();
+        let file = file(address, relay.address, folder.path());
         let process = match kind {
-            Kind::Nginx => nginx(folder.path(), &change(nginx_file(address, relay.address))),
-            Kind::Caddy => caddy(folder.path(), &change(caddy_file(address, relay.address))),
+            Kind::Nginx => nginx(folder.path(), &file),
+            Kind::Caddy => caddy(folder.path(), &file),
         };
         until("the front to listen", || async { tokio::net::TcpStream::connect(address).await.ok() }).await;
-        Self { address, relay, upstream, _process: process, _folder: folder }
+        Self { address, relay, upstream, _process: process, folder }
     }
 
     /// A connection from an address of its own.
@@ -109,11 +118,17 @@ fn replace(text: &str, from: &str, to: &str) -> String {
     text.replace(from, to)
 }
 
-fn nginx_file(address: SocketAddr, relay: SocketAddr) -> String {
+/// The file with addresses of the test, and with its certificate in the folder.
+fn nginx_file(address: SocketAddr, relay: SocketAddr, folder: &Path) -> String {
     let file = replace(&shipped("nginx/opencode-relay.conf"), "127.0.0.1:4097", &relay.to_string());
-    let file = replace(&file, "listen 443 ssl http2;", &format!("listen {address};"));
-    let file = Vec::from_iter(file.lines().filter(|line| !line.trim_start().starts_with("ssl_certificate")));
-    file.join("\n")
+    let file = replace(&file, "listen 443 ssl http2;", &format!("listen {address} ssl http2;"));
+    replace(&file, "/etc/nginx/code.example.com", &folder.join("pair").display().to_string())
+}
+
+fn without_tls(file: &str) -> String {
+    let file = replace(file, " ssl http2;", ";");
+    let lines = file.lines().filter(|line| !line.trim_start().starts_with("ssl_certificate"));
+    Vec::from_iter(lines).join("\n")
 }
 
 /// The server around a file for `conf.d`, for any user, with everything it writes in the folder.
@@ -347,21 +362,30 @@ async fn a_silent_terminal_lives_as_long_as_nginx_is_told() {
     assert_eq!(wire.ended().await, b"", "nginx cuts it off");
 }
 
-/// The file as it is shipped, with a certificate.
-#[cfg(feature = "tls")]
+/// The whole file: a name, TLS, HTTP/2.
 #[tokio::test]
-async fn nginx_takes_the_file_as_it_is() {
-    let folder = tempfile::tempdir().unwrap();
-    let key = rcgen::generate_simple_self_signed(["code.example.com".to_owned()]).unwrap();
-    fs::write(folder.path().join("code.example.com.crt"), key.cert.pem()).unwrap();
-    fs::write(folder.path().join("code.example.com.key"), key.signing_key.serialize_pem()).unwrap();
-    let file = replace(
-        &shipped("nginx/opencode-relay.conf"),
-        "/etc/nginx/code.",
-        &format!("{}/code.", folder.path().display()),
-    );
-    let path = nginx_main(folder.path(), &file);
-    let mut check = tool("nginx", &["-t", "-q", "-e", "stderr", "-c", &path], folder.path());
-    let status = check.wait(LIMIT).await;
-    assert!(status.is_some_and(|status| status.success()), "{}", check.output());
+async fn events_come_at_once_over_http2() {
+    let front = Front::launch(Kind::Nginx, |address, relay, folder| {
+        let pair = rcgen::generate_simple_self_signed(["code.example.com".to_owned()]).unwrap();
+        fs::write(folder.join("pair.crt"), pair.cert.pem()).unwrap();
+        fs::write(folder.join("pair.key"), pair.signing_key.serialize_pem()).unwrap();
+        nginx_file(address, relay, folder)
+    })
+    .await;
+    let (folder, port) = (front.folder.path(), front.address.port());
+    let [certificate, place, url] = [
+        folder.join("pair.crt").display().to_string(),
+        format!("code.example.com:{port}:127.0.0.1"),
+        format!("https://code.example.com:{port}/global/event"),
+    ];
+    let curl = tool("curl", &["-siN", "--http2", "--cacert", &certificate, "--resolve", &place, &url], folder);
+    for kind in ["server.connected", "session.idle"] {
+        let shown = curl.stdout.wait(0, LIMIT, |line| line.text.contains(kind).then_some(())).await;
+        assert!(shown.is_some(), "{kind}: {}", curl.output());
+        front.relay.publish("/a", "session.idle", "ses_1");
+    }
+    assert!(curl.output().contains("HTTP/2 200"), "{}", curl.output());
+    let sent = front.upstream.last();
+    assert_eq!(sent.get("x-forwarded-proto").as_deref(), Some("https"));
+    assert_eq!(sent.get("host"), Some(format!("code.example.com:{port}")));
 }

@@ -10,7 +10,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::time::{Instant, sleep};
 
 use super::comeback::Beside;
-use super::fixture::{SOON, Served, bounded, create, find, prompt};
+use super::fixture::{SOON, Served, create, find, prompt};
+use crate::support::bounded;
 use crate::support::opencode::{Home, binary};
 use crate::support::process::Process;
 use crate::support::situations;

@@ -10,6 +10,7 @@ mod doctor;
 mod door;
 mod faults;
 mod framing;
+mod fronts;
 mod healthcheck;
 mod journal;
 mod kit;

@@ -78,6 +78,7 @@ impl Report {
         let mut told = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "ready": self.ready().is_ok(),
+            "reason": self.ready().err(),
             "witness": match self.config.witness {
                 Witness::Auto => "auto",
                 Witness::Log => "log",

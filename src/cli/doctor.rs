@@ -231,9 +231,9 @@ mod tests {
 
     #[test]
     fn durations_have_units_and_an_end() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(watch("500ms"), Ok(Duration::from_millis(500)));
         for text in ["3", "-1s", "2h", "soon", ""] {
-            assert!(duration(text).is_err(), "{text}");
+            assert!(watch(text).is_err(), "{text}");
         }
     }
 }

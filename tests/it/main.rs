@@ -17,6 +17,7 @@ mod kit;
 mod layering;
 mod listen;
 mod measure;
+mod page;
 mod paper;
 mod proxy;
 mod real_api;

@@ -15,6 +15,7 @@ mod listen;
 mod logging;
 mod measure;
 mod metrics;
+mod openapi;
 mod proxy;
 mod real_api;
 mod real_auto;

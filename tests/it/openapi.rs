@@ -83,10 +83,15 @@ async fn ask(document: &Document, case: &Case<'_>, method: Method, url: &str, he
     answer
 }
 
-/// An opencode whose `GET /path` is answered so.
+/// An opencode of 1.17 that answers everything else so, and a relay that knows which release it is.
 async fn opencode(answer: &'static str) -> (Upstream, Relay) {
-    let upstream = Routes::default().fixed("*", answer).start().await;
+    let upstream = Routes::default().fixed("*", answer).fixed("/global/health", HEALTH).start().await;
     let relay = beside(&format!("http://{}", upstream.address())).await;
+    until("the relay to know opencode", || async {
+        let answer = send(Method::GET, &format!("{}/_relay/ready", relay.base()), &[], "").await.unwrap();
+        (answer.status == 200).then_some(())
+    })
+    .await;
     (upstream, relay)
 }
 
@@ -95,6 +100,8 @@ async fn beside(url: &str) -> Relay {
     Relay::start(&arguments, &[], &std::env::temp_dir()).await
 }
 
+const HEALTH: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 36\r\n\r\n\
+                      {\"healthy\":true,\"version\":\"1.17.11\"}";
 const LOCKED: &str =
     "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Basic realm=\"Secure Area\"\r\ncontent-length: 0\r\n\r\n";
 const PAGE: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 4\r\n\r\n<p/>";
@@ -112,13 +119,17 @@ async fn every_documented_answer_is_given() {
         let address = nobody.local_addr().unwrap();
         drop(nobody);
         let alone = beside(&format!("http://{address}")).await;
-        let bases = [relay.base(), behind_password.base(), before_a_page.base(), alone.base()];
+        let (upstream, left) = opencode(PAGE).await;
+        drop(upstream);
+        let bases = [relay.base(), behind_password.base(), before_a_page.base(), left.base(), alone.base()];
         let cases = cases(&document);
         for case in &cases {
             let base = match case.status {
                 200 | 400 | 403 | 405 => bases[0],
                 401 => bases[1],
                 502 => bases[2],
+                // A relay that knew its opencode may take seconds to say that it is not ready.
+                503 if case.path == "/_relay/ready" => bases[4],
                 503 => bases[3],
                 other => panic!("{} has {other}, which nothing here provokes", case.path),
             };

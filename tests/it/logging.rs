@@ -156,6 +156,11 @@ async fn nothing_is_told(witness: &str, format: &str) {
     // What is broken is told in the log; not what is in it.
     standin.send_bytes(format!("data: {{\"payload\":{{\"type\":\"session.idle\",\"{SECRET}\n\n").as_bytes());
     standin.send_bytes(format!("data: {SECRET}\n\n").as_bytes());
+    // Of another shape than it should have: the usual words for that quote what was found.
+    standin.send(&json!({"directory": DIRECTORY, "payload": SECRET}).to_string());
+    let mut odd: Value = serde_json::from_str(&secret("session.updated", "ses_1", 60)).unwrap();
+    odd["payload"]["properties"]["info"]["time"] = json!(SECRET);
+    standin.publish_undelivered(&odd.to_string());
     standin.log_bytes(format!("{SECRET} service=bus\n").as_bytes());
     for rest in [crate::standin::Rest::HalfJson, crate::standin::Rest::Page, crate::standin::Rest::Healthy] {
         standin.set_rest(rest);
@@ -173,6 +178,16 @@ async fn nothing_is_told(witness: &str, format: &str) {
     drop(client);
     let ends = relay.api().get("/_relay/status").await;
     assert!(ends["ledger"].is_object() || witness == "stream", "{ends}");
+    until("what is broken to be told", || async {
+        let said = relay.output();
+        let expected: &[&str] = match witness {
+            "log" => &["failed to read the answer as"],
+            "stream" => &["failed to read a frame"],
+            _ => &["failed to read a frame", "failed to read the answer as"],
+        };
+        expected.iter().all(|words| said.contains(words)).then_some(())
+    })
+    .await;
     let said = relay.output();
     assert!(said.contains("listening on") && said.lines().count() > 2, "it talks at all: {said}");
     assert!(!said.contains(SECRET), "{witness}: {said}");

@@ -29,7 +29,7 @@ async fn get(api: &Api, accept: &str) -> Answer {
     send(Method::GET, &api.url(PATH), &[("accept", accept)], "").await.unwrap()
 }
 
-pub(super) async fn metrics(api: &Api) -> Metrics {
+async fn metrics(api: &Api) -> Metrics {
     Metrics::read(&get(api, "*/*").await.text())
 }
 

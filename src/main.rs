@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use opencode_relay::app::Relay;
 use opencode_relay::cli::{self, Command};
-use opencode_relay::config::Config;
+use opencode_relay::config::{Config, Mistakes};
 use opencode_relay::stop::Stop;
 use opencode_relay::supervise::{Exit, guard};
 use opencode_relay::telemetry;
@@ -25,15 +25,25 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error.to_string()),
         },
-        Command::Doctor(_) | Command::Tail(_) | Command::Healthcheck(_) | Command::Completions(_) | Command::Man => {
-            fail("do that: it is not built yet")
-        }
+        Command::Tail(flags) => match cli::tail::run(&flags, std::env::vars_os()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(cli::tail::Error::Usage(mistakes)) => usage(&mistakes),
+            Err(error) => fail(&error.to_string()),
+        },
+        Command::Healthcheck(flags) => match cli::healthcheck::run(&flags, std::env::vars_os()) {
+            Ok(line) => {
+                let _ = line.map(|line| writeln!(std::io::stdout(), "{line}"));
+                ExitCode::SUCCESS
+            }
+            Err(cli::healthcheck::Error::Usage(mistakes)) => usage(&mistakes),
+            Err(error) => fail(&error.to_string()),
+        },
+        Command::Completions(wanted) => printed(cli::paper::completions(&wanted)),
+        Command::Man => printed(cli::paper::man()),
+        Command::Doctor(_) => fail("do that: it is not built yet"),
         Command::Run(flags) => match flags.load(std::env::vars_os()) {
             Ok(config) => run(config),
-            Err(mistakes) => {
-                let _ = writeln!(std::io::stderr(), "{mistakes}");
-                ExitCode::from(USAGE)
-            }
+            Err(mistakes) => usage(&mistakes),
         },
     }
 }
@@ -126,6 +136,18 @@ async fn relay(config: Config) -> anyhow::Result<Exit> {
         exit = &mut running => exit,
         () = signals => Err(anyhow::anyhow!("stop in order: a second signal came")),
     }
+}
+
+fn printed(result: std::io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("write to standard output: {error}")),
+    }
+}
+
+fn usage(mistakes: &Mistakes) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "{mistakes}");
+    ExitCode::from(USAGE)
 }
 
 fn fail(message: &str) -> ExitCode {

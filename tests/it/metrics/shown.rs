@@ -61,6 +61,10 @@ async fn every_metric_that_is_used_is_told_and_documented() {
             assert!(file("docs/metrics.md").contains(&format!("`{alert}`")), "docs/metrics.md lacks {alert}");
         }
 
+        for document in ["README.md", "docs/operating.md", "docs/troubleshooting.md"] {
+            let used = named(&file(document));
+            assert!(used.is_subset(&names), "{document} has {:?}", used.difference(&names));
+        }
         let documented = named(&file("docs/metrics.md"));
         let families: BTreeSet<String> = metrics.families().cloned().collect();
         let left_out: Vec<_> = families.difference(&documented).collect();

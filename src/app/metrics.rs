@@ -26,7 +26,7 @@ impl Report {
         page.gauge("opencode_relay_build_info", "1, and which relay this is.")
             .with(&[("version", env!("CARGO_PKG_VERSION"))], 1);
         page.gauge("opencode_relay_ready", "1 while clients can be served, as /_relay/ready says.")
-            .is(u8::from(moment.is_ready));
+            .is(u8::from(moment.ready.is_ok()));
         upstream(&mut page, &moment);
         self.witnesses(&mut page, &moment);
         ledger(&mut page, &moment);

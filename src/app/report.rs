@@ -37,7 +37,8 @@ pub(super) struct Moment {
     pub(super) known: Known,
     pub(super) fill: Fill,
     pub(super) health: Health,
-    pub(super) is_ready: bool,
+    /// What [`Report::ready`] says.
+    pub(super) ready: Result<(), String>,
     /// What opencode does, and why it does not, for people.
     pub(super) upstream: (&'static str, Option<String>),
     /// What the log witness does, and which source or why not.
@@ -91,7 +92,7 @@ impl Report {
             known: self.known.borrow().clone(),
             fill: self.journal.fill(),
             health: self.journal.health(),
-            is_ready: self.ready_with(status.stream.clone()).is_ok(),
+            ready: self.ready_with(status.stream.clone()),
             upstream,
             log,
             stream,
@@ -100,7 +101,7 @@ impl Report {
     }
 
     pub(super) fn status(&self) -> Value {
-        let Moment { status, known, fill, health, is_ready, upstream: (upstream, reason), log: (log, source), stream } =
+        let Moment { status, known, fill, health, ready, upstream: (upstream, reason), log: (log, source), stream } =
             self.look();
         let ledger: Map<String, Value> =
             status.ledger.iter().map(|(kind, count)| (kind.to_string(), entry(count))).collect();
@@ -109,7 +110,8 @@ impl Report {
             views.into_iter().map(|view| (view.name().to_owned(), self.clients.count(view).into())).collect();
         let mut told = json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "ready": is_ready,
+            "ready": ready.is_ok(),
+            "reason": ready.err(),
             "witness": match self.config.witness {
                 Witness::Auto => "auto",
                 Witness::Log => "log",

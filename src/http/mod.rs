@@ -14,6 +14,7 @@ mod host;
 mod http2;
 mod interleave;
 mod listen;
+mod page;
 mod refusal;
 mod relay;
 mod room;
@@ -165,7 +166,7 @@ fn route<'a>(method: &Method, path: &'a str, has_api: bool) -> Route<'a> {
         if *method == Method::OPTIONS {
             return Route::Proxy;
         }
-        return match Page::of(rest.trim_start_matches('/')) {
+        return match Page::of(rest) {
             Some(page) if matches!(*method, Method::GET | Method::HEAD) => Route::Page(page),
             Some(_) => Route::WrongMethod,
             None => Route::NoPage,
@@ -267,7 +268,7 @@ impl Front {
         } else {
             HeaderMap::new()
         };
-        let mut response = page.answer(&self.pages, request.headers()).map(ProxyBody::from);
+        let mut response = page.answer(&self.pages, request.uri(), request.headers()).map(ProxyBody::from);
         response.headers_mut().extend(cors);
         response
     }
@@ -344,6 +345,7 @@ mod tests {
         assert_eq!(to("POST", "/_relay/status"), Route::WrongMethod);
         assert_eq!(to("OPTIONS", "/_relay/status"), Route::Proxy);
         assert_eq!(to("GET", "/_relay/"), Route::Page(Page::Live));
+        assert_eq!(to("GET", "/_relay"), Route::Page(Page::Slashless));
         for path in ["/_relay/other", "/_relay/health/"] {
             assert_eq!(to("GET", path), Route::NoPage, "{path}");
         }

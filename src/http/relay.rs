@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode, Uri};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
@@ -34,12 +34,17 @@ pub(super) enum Page {
     Status,
     Metrics,
     Live,
+    /// The live page without the slash that its relative URLs need.
+    Slashless,
 }
 
 impl Page {
-    /// The page of a path, after `/_relay/`.
+    /// The page of a path, after `/_relay`.
     pub(super) fn of(rest: &str) -> Option<Self> {
-        match rest {
+        if rest.is_empty() {
+            return Some(Self::Slashless);
+        }
+        match rest.trim_start_matches('/') {
             "health" => Some(Self::Health),
             "ready" => Some(Self::Ready),
             "status" => Some(Self::Status),
@@ -53,11 +58,11 @@ impl Page {
     pub(super) fn is_guarded(self) -> bool {
         match self {
             Self::Health | Self::Ready => false,
-            Self::Status | Self::Metrics | Self::Live => true,
+            Self::Status | Self::Metrics | Self::Live | Self::Slashless => true,
         }
     }
 
-    pub(super) fn answer(self, pages: &Pages, asked: &HeaderMap) -> Response<Full<Bytes>> {
+    pub(super) fn answer(self, pages: &Pages, uri: &Uri, headers: &HeaderMap) -> Response<Full<Bytes>> {
         match self {
             // The same shape as opencode's GET /global/health.
             Self::Health => page(StatusCode::OK, &json!({ "healthy": true, "version": env!("CARGO_PKG_VERSION") })),
@@ -72,12 +77,13 @@ impl Page {
             },
             Self::Status => page(StatusCode::OK, &(pages.status)()),
             Self::Metrics => {
-                let form = Exposition::of(asked);
+                let form = Exposition::of(headers);
                 let mut answer = text("text/plain", (pages.metrics)(form));
                 answer.headers_mut().insert(CONTENT_TYPE, form.content_type());
                 answer
             }
-            Self::Live => text("text/html; charset=utf-8", String::new()),
+            Self::Live => super::page::live(),
+            Self::Slashless => super::page::redirect(uri),
         }
     }
 }

@@ -208,6 +208,7 @@ impl Relay {
             known,
             clients: clients.clone(),
             connections: connections.clone(),
+            proxy: proxy.clone(),
         });
         let parts = http::Parts {
             hub: hub.clone(),
@@ -230,7 +231,7 @@ impl Relay {
                 let report = report.clone();
                 move || report.ready()
             }),
-            metrics: Arc::new(move || report.metrics()),
+            metrics: Arc::new(move |form| report.metrics(form)),
             options: http::Options {
                 credentials: config.credentials.as_ref().map(|credentials| http::Credentials {
                     user: credentials.username.clone(),

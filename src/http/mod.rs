@@ -8,6 +8,7 @@ mod clients;
 mod connection;
 mod credentials;
 mod exchange;
+mod exposition;
 mod host;
 #[cfg(feature = "tls")]
 mod http2;
@@ -38,6 +39,7 @@ use hyper::body::Incoming;
 
 pub use self::clients::{Client, Clients};
 pub use self::credentials::Credentials;
+pub use self::exposition::Exposition;
 pub use self::listen::{Endpoint, EndpointError, ListenError, Listener};
 pub use self::relay::{Metrics, Ready, Status};
 pub use self::room::Connections;
@@ -266,7 +268,7 @@ impl Front {
         } else {
             HeaderMap::new()
         };
-        let mut response = page.answer(&self.pages, request.uri()).map(ProxyBody::from);
+        let mut response = page.answer(&self.pages, request.uri(), request.headers()).map(ProxyBody::from);
         response.headers_mut().extend(cors);
         response
     }

@@ -1,7 +1,5 @@
 //! Frames: the bytes of one event on one stream (WHATWG HTML, "Server-sent events").
 
-use std::borrow::Cow;
-
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{Cursor, Origin, View, quote};
@@ -21,10 +19,13 @@ pub struct Form {
 }
 
 /// A whole frame with its id, and the same frame without it.
+///
+/// The id stands behind the data. Some readers count an id when they see its line and not when the frame is whole (npm
+/// `eventsource` 2 does): with the id in front, one that is cut off in the data would come back as if it had the event.
 #[derive(Clone, Debug)]
 pub struct Frame {
     bytes: Bytes,
-    /// How many bytes the `id:` line has.
+    /// Where the `id:` line begins.
     id: usize,
 }
 
@@ -32,39 +33,36 @@ impl Frame {
     /// Writes a frame. `data` has no line break.
     #[must_use]
     pub fn new(cursor: Cursor, data: &[u8]) -> Self {
-        let id = format!("id: {cursor}\n");
-        let mut bytes = BytesMut::with_capacity(id.len() + data.len() + 8);
-        bytes.put_slice(id.as_bytes());
-        put_data(&mut bytes, data);
-        Self { bytes: bytes.freeze(), id: id.len() }
+        let mut bytes = BytesMut::with_capacity(data.len() + 64);
+        let id = put_data(&mut bytes, data);
+        put_end(&mut bytes, Some(cursor));
+        Self { bytes: bytes.freeze(), id }
     }
 
-    /// The frame's bytes, with or without the `id:` line.
+    /// The whole frame, with its id.
     #[must_use]
-    pub fn bytes(&self, ids: bool) -> &[u8] {
-        if ids { &self.bytes } else { &self.bytes[self.id..] }
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
-    /// The frame's bytes as a client wants them. `origin` and `at`, in milliseconds of Unix time, are the event's.
-    #[must_use]
-    pub fn formed(&self, form: Form, origin: Origin, at: u64) -> Cow<'_, [u8]> {
-        let bytes = self.bytes(form.ids);
+    /// Writes the frame as a client wants it. `origin` and `at`, in milliseconds of Unix time, are the event's.
+    pub fn put(&self, form: Form, origin: Origin, at: u64, out: &mut BytesMut) {
+        let mut data = &self.bytes[..self.id];
         // The data is a JSON object that is not empty: there is a key to stand in front of.
-        let start = if form.ids { self.id } else { 0 };
-        match memchr::memchr(b'{', &bytes[start..]) {
-            Some(brace) if form.origin => {
-                let (head, rest) = bytes.split_at(start + brace + 1);
-                let word = format!(r#""relay":{{"origin":{},"at":{at}}},"#, quote(origin.name()));
-                Cow::Owned([head, word.as_bytes(), rest].concat())
-            }
-            _ => Cow::Borrowed(bytes),
+        if let (true, Some(brace)) = (form.origin, memchr::memchr(b'{', data)) {
+            let (head, rest) = data.split_at(brace + 1);
+            out.put_slice(head);
+            out.put_slice(format!(r#""relay":{{"origin":{},"at":{at}}},"#, quote(origin.name())).as_bytes());
+            data = rest;
         }
+        out.put_slice(data);
+        out.put_slice(if form.ids { &self.bytes[self.id..] } else { b"\n" });
     }
 
     /// The text after `data: `.
     #[must_use]
     pub fn data(&self) -> Bytes {
-        self.bytes.slice(self.id + "data: ".len()..self.bytes.len() - 2)
+        self.bytes.slice("data: ".len()..self.id - 1)
     }
 
     /// How much memory the frame takes, in bytes.
@@ -74,10 +72,19 @@ impl Frame {
     }
 }
 
-fn put_data(bytes: &mut BytesMut, data: &[u8]) {
+/// Writes the `data:` line; where it ends.
+fn put_data(bytes: &mut BytesMut, data: &[u8]) -> usize {
     bytes.put_slice(b"data: ");
     bytes.put_slice(data);
-    bytes.put_slice(b"\n\n");
+    bytes.put_slice(b"\n");
+    bytes.len()
+}
+
+fn put_end(bytes: &mut BytesMut, cursor: Option<Cursor>) {
+    if let Some(cursor) = cursor {
+        bytes.put_slice(format!("id: {cursor}\n").as_bytes());
+    }
+    bytes.put_slice(b"\n");
 }
 
 /// The first frame of every stream. `properties` is JSON text; `{}` on a fresh connection (DESIGN §3).
@@ -86,10 +93,11 @@ fn put_data(bytes: &mut BytesMut, data: &[u8]) {
 #[must_use]
 pub fn connected(view: View, cursor: Option<Cursor>, id: &str, properties: &str) -> Bytes {
     let mut bytes = BytesMut::new();
-    if let Some(cursor) = cursor {
-        bytes.put_slice(format!("retry: {RETRY}\nid: {cursor}\n").as_bytes());
+    if cursor.is_some() {
+        bytes.put_slice(format!("retry: {RETRY}\n").as_bytes());
     }
     put_data(&mut bytes, server(view, id, "server.connected", properties).as_bytes());
+    put_end(&mut bytes, cursor);
     bytes.freeze()
 }
 
@@ -102,10 +110,8 @@ pub fn heartbeat(view: View, cursor: Option<Cursor>, id: &str) -> Bytes {
         return Bytes::from_static(b": heartbeat\n\n");
     }
     let mut bytes = BytesMut::new();
-    if let Some(cursor) = cursor {
-        bytes.put_slice(format!("id: {cursor}\n").as_bytes());
-    }
     put_data(&mut bytes, server(view, id, "server.heartbeat", "{}").as_bytes());
+    put_end(&mut bytes, cursor);
     bytes.freeze()
 }
 
@@ -126,14 +132,19 @@ mod tests {
     #[test]
     fn frames_have_no_lone_fields() {
         let cursor = Cursor { epoch: Epoch::new(1), seq: Seq(2) };
-        let frame = Frame::new(cursor, b"{}");
-        assert_eq!(frame.bytes(true), b"id: 0000000000000001-2\ndata: {}\n\n");
-        assert_eq!(frame.bytes(false), b"data: {}\n\n");
         let frame = Frame::new(cursor, br#"{"a":{}}"#);
-        let with = |ids, origin| frame.formed(Form { ids, origin }, Origin::State, 7).into_owned();
-        assert_eq!(with(false, false), frame.bytes(false));
-        assert_eq!(with(false, true), b"data: {\"relay\":{\"origin\":\"state\",\"at\":7},\"a\":{}}\n\n");
-        assert!(with(true, true).starts_with(b"id: 0000000000000001-2\ndata: {\"relay\":"));
+        let put = |ids, origin| {
+            let mut out = BytesMut::new();
+            frame.put(Form { ids, origin }, Origin::State, 7, &mut out);
+            out
+        };
+        assert_eq!(frame.bytes(), b"data: {\"a\":{}}\nid: 0000000000000001-2\n\n");
+        assert_eq!(put(true, false), frame.bytes());
+        assert_eq!(put(false, false), &b"data: {\"a\":{}}\n\n"[..]);
+        let relay = b"data: {\"relay\":{\"origin\":\"state\",\"at\":7},\"a\":{}}\n";
+        assert_eq!(put(false, true), &[&relay[..], b"\n"].concat()[..]);
+        assert_eq!(put(true, true), &[&relay[..], b"id: 0000000000000001-2\n\n"].concat()[..]);
+        assert_eq!(frame.data(), &br#"{"a":{}}"#[..]);
         assert_eq!(
             &heartbeat(View::Global, None, "evt_1")[..],
             br#"data: {"payload":{"id":"evt_1","type":"server.heartbeat","properties":{}}}
@@ -141,9 +152,6 @@ mod tests {
 "#
             .as_slice()
         );
-        assert!(
-            connected(View::Instance, Some(cursor), "evt_1", "{}")
-                .starts_with(b"retry: 500\nid: 0000000000000001-2\ndata: {")
-        );
+        assert!(connected(View::Instance, Some(cursor), "evt_1", "{}").starts_with(b"retry: 500\ndata: {"));
     }
 }

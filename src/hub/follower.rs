@@ -191,11 +191,10 @@ impl Follower {
             while let Some(record) = self.ahead.front() {
                 let frame = record.frame(self.scope.view).filter(|_| self.scope.admits(&record.event));
                 if let Some(frame) = frame {
-                    let bytes = frame.formed(self.form, record.event.origin, record.at);
-                    if !batch.is_empty() && batch.len() + bytes.len() > BATCH {
+                    if !batch.is_empty() && batch.len() + frame.size() > BATCH {
                         return Poll::Ready(Ok(batch.freeze()));
                     }
-                    batch.put_slice(&bytes);
+                    frame.put(self.form, record.event.origin, record.at, &mut batch);
                 }
                 self.cursor = record.cursor();
                 self.ahead.pop_front();

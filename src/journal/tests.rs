@@ -63,8 +63,7 @@ fn seqs(journal: &Journal, after: u64) -> Vec<u64> {
 /// A record as text, all of it.
 fn text(record: &Record) -> String {
     let event = &record.event;
-    let frames =
-        [View::Instance, View::Global, View::Api].map(|view| record.frame(view).map(|frame| frame.bytes(true)));
+    let frames = [View::Instance, View::Global, View::Api].map(|view| record.frame(view).map(|frame| frame.bytes()));
     format!(
         "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
         record.cursor(),

@@ -49,7 +49,7 @@ pub(super) fn insert(statement: &mut CachedStatement<'_>, record: &Record, total
         end: event.payload.end as u64,
         total,
         api: event.api.as_deref(),
-        frame: frame.bytes(true),
+        frame: frame.bytes(),
     };
     statement.execute(params![
         columns.seq,
@@ -126,13 +126,22 @@ impl Columns<'_> {
         checksum.end()
     }
 
+    /// The id and the data of the frame. Relays before 0.2 wrote the id in front.
+    fn frame_parts(&self) -> Option<(&[u8], &[u8])> {
+        let lines = self.frame.strip_suffix(b"\n\n")?;
+        let end = memchr::memchr(b'\n', lines)?;
+        let (first, second) = (&lines[..end], &lines[end + 1..]);
+        match first.strip_prefix(b"data: ") {
+            Some(data) => Some((second.strip_prefix(b"id: ")?, data)),
+            None => Some((first.strip_prefix(b"id: ")?, second.strip_prefix(b"data: ")?)),
+        }
+    }
+
     /// The record, if the columns make one. The checksum fits when this is called, so a `None` here is a mistake of the
     /// relay that wrote it.
     fn record(&self) -> Option<Record> {
-        let rest = self.frame.strip_prefix(b"id: ")?;
-        let line = memchr::memchr(b'\n', rest)?;
-        let cursor: Cursor = text(&rest[..line])?.parse().ok()?;
-        let global = rest[line + 1..].strip_prefix(b"data: ")?.strip_suffix(b"\n\n")?;
+        let (cursor, global) = self.frame_parts()?;
+        let cursor: Cursor = text(cursor)?.parse().ok()?;
         let (start, end) = (usize::try_from(self.start).ok()?, usize::try_from(self.end).ok()?);
         global.get(start..end)?;
         let arc = |bytes: Option<&[u8]>| match bytes {

@@ -257,7 +257,8 @@ impl Flags {
         config::load(&self.into_input(environment))
     }
 
-    fn into_input(self, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Input {
+    /// What was written, for [`config::Settings::load`].
+    pub fn into_input(self, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Input {
         let single = [
             ("upstream", self.upstream),
             ("log", self.log),
@@ -296,6 +297,7 @@ impl Flags {
             file: self.config,
             command: self.command,
             environment: environment.into_iter().collect(),
+            passed: Vec::new(),
         }
     }
 }

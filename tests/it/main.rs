@@ -26,5 +26,6 @@ mod standin;
 mod supervise;
 mod supply;
 mod support;
+mod systemd;
 mod tailing;
 mod upstream;

@@ -72,6 +72,17 @@ pub struct Pipeline {
     core: Arc<Mutex<Core>>,
     asks: mpsc::Sender<Ask>,
     upstream: UpstreamWatch,
+    journal: Arc<Journal>,
+    hub: Hub,
+}
+
+/// What one step brings about.
+#[derive(Debug)]
+struct Commit {
+    batch: Batch,
+    pending: Option<hub::Pending>,
+    /// When, in milliseconds of Unix time.
+    at: u64,
 }
 
 #[derive(Debug)]
@@ -83,7 +94,6 @@ struct Core {
     changes: watch::Sender<u64>,
     api: Api,
     has_api: Arc<AtomicBool>,
-    journal: Arc<Journal>,
     hub: Hub,
     started: Instant,
     /// Events made or taken in this batch, in order.
@@ -119,8 +129,7 @@ impl Pipeline {
             api: Api::restore(&parts.restored.recent),
             has_api: parts.has_api,
             newest: parts.journal.fill().newest.0,
-            journal: parts.journal,
-            hub: parts.hub,
+            hub: parts.hub.clone(),
             started,
             events: Vec::new(),
             deferred: VecDeque::new(),
@@ -130,7 +139,13 @@ impl Pipeline {
             notes_due: is_kept.then_some(0),
             is_kept,
         };
-        Self { core: Arc::new(Mutex::new(core)), asks: parts.asks, upstream: parts.upstream }
+        Self {
+            core: Arc::new(Mutex::new(core)),
+            asks: parts.asks,
+            upstream: parts.upstream,
+            journal: parts.journal,
+            hub: parts.hub,
+        }
     }
 
     /// A handle that outlives the pipeline.
@@ -162,7 +177,8 @@ impl Pipeline {
         while inbox.recv_many(&mut messages, BATCH).await > 0 {
             self.step(&mut messages, false);
         }
-        lock(&self.core).finish(&self.asks);
+        let commit = lock(&self.core).finish(&self.asks);
+        self.perform(commit);
     }
 
     /// Works off the messages; says when time alone will bring more work.
@@ -183,10 +199,20 @@ impl Pipeline {
         }
         core.input(Input::Tick, now, &self.asks);
         core.deliver_deferred(now, &self.asks);
-        core.publish(now);
+        let commit = core.commit(now);
         core.count(now);
-        let next = [core.reconcile.next_tick(now), core.notes_due].into_iter().flatten().min()?;
-        Some(core.started + Duration::from_millis(next.max(now.steady + 1)))
+        let next = [core.reconcile.next_tick(now), core.notes_due].into_iter().flatten().min();
+        let next = next.map(|next| core.started + Duration::from_millis(next.max(now.steady + 1)));
+        drop(core);
+        self.perform(commit);
+        next
+    }
+
+    /// Appends and shows. It waits for the file, so it holds no lock: whoever asks how the pipeline is must not wait.
+    fn perform(&self, commit: Option<Commit>) {
+        let Some(Commit { batch, pending, at }) = commit else { return };
+        let records = self.journal.append(batch, at);
+        self.hub.publish(records, pending);
     }
 }
 
@@ -379,7 +405,8 @@ impl Core {
         }
     }
 
-    fn publish(&mut self, now: Now) {
+    /// What has to be kept and shown, if anything.
+    fn commit(&mut self, now: Now) -> Option<Commit> {
         let pending = self.reconcile.pending(now).map(|mut pending| {
             if self.has_api.load(Ordering::Relaxed) {
                 pending.events.iter_mut().for_each(|event| self.api.complete(event));
@@ -394,11 +421,10 @@ impl Core {
         let is_due = !events.is_empty() || self.notes_due.is_some_and(|due| now.steady >= due);
         let notes = if is_due && self.is_kept { self.notes(events.len()) } else { Vec::new() };
         if events.is_empty() && notes.is_empty() && pending.is_none() {
-            return;
+            return None;
         }
-        let records = self.journal.append(Batch { events, notes }, now.wall);
-        self.newest = records.last().map_or(self.newest, |record| record.seq.0);
-        self.hub.publish(records, pending);
+        self.newest += events.len() as u64;
+        Some(Commit { batch: Batch { events, notes }, pending, at: now.wall })
     }
 
     fn changed(&mut self, now: Now, subject: Subject, state: &'static str, reason: Option<&str>) {
@@ -429,7 +455,7 @@ impl Core {
     }
 
     /// Nothing more will come: what waited is shown, and what the next run needs is kept.
-    fn finish(&mut self, asks: &mpsc::Sender<Ask>) {
+    fn finish(&mut self, asks: &mpsc::Sender<Ask>) -> Option<Commit> {
         let now = self.now();
         for event in std::mem::take(&mut self.deferred) {
             self.deliver(event, now, asks);
@@ -437,7 +463,7 @@ impl Core {
         let waiting = self.api.flush();
         self.events.extend(waiting);
         self.notes_due = Some(0);
-        self.publish(now);
+        self.commit(now)
     }
 }
 

@@ -3,6 +3,7 @@
 mod full;
 mod killed;
 mod restart;
+mod stuck;
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -5,6 +5,7 @@
 mod clients;
 mod command;
 mod crowd;
+mod docs;
 mod door;
 mod faults;
 mod framing;

@@ -18,7 +18,7 @@ use crate::support::sse::{Frame, Stream};
 /// How long the text in each event is: enough that thousands do not fit into memory.
 const LENGTH: usize = 2_000;
 
-fn numbered(number: usize) -> String {
+pub(super) fn numbered(number: usize) -> String {
     let text = "y".repeat(LENGTH);
     format!(
         r#"{{"directory":"{DIRECTORY}","project":"p","payload":{{"id":"evt_{number}","type":"test.numbered","properties":{{"sessionID":"ses_a","x":"{text}","number":{number}}}}}}}"#
@@ -29,7 +29,7 @@ fn numbers(frames: &[Arc<Frame>]) -> Vec<u64> {
     frames.iter().filter_map(|frame| frame.payload_json()["properties"]["number"].as_u64()).collect()
 }
 
-async fn start(standin: &StandIn, state: &Path, more: &[&str]) -> Relay {
+pub(super) async fn start(standin: &StandIn, state: &Path, more: &[&str]) -> Relay {
     let url = standin.url();
     let mut arguments = vec!["--upstream", &url, "--witness", "stream", "--state-dir", state.to_str().unwrap()];
     arguments.extend(more);
@@ -38,7 +38,7 @@ async fn start(standin: &StandIn, state: &Path, more: &[&str]) -> Relay {
     relay
 }
 
-async fn until(relay: &Relay, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+pub(super) async fn until(relay: &Relay, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + SOON;
     loop {
         let status = relay.api().get("/_relay/status").await;
@@ -50,7 +50,7 @@ async fn until(relay: &Relay, what: &str, fits: impl Fn(&Value) -> bool) -> Valu
     }
 }
 
-async fn until_number(stream: &Stream, number: usize) {
+pub(super) async fn until_number(stream: &Stream, number: usize) {
     let tail = format!(r#""number":{number}}}"#);
     stream.wait_for(|frame| frame.data.as_deref().is_some_and(|data| data.contains(&tail)), SOON).await;
 }

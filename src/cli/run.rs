@@ -35,7 +35,7 @@ SETTINGS
 )]
 pub struct Flags {
     /// Where clients connect: HOST:PORT, https://HOST:PORT or unix:PATH; can be given several times [default:
-    /// 127.0.0.1:4097]
+    /// 127.0.0.1:4097, or the sockets that systemd passes]
     ///
     /// [env: OPENCODE_RELAY_LISTEN, with commas]
     #[arg(long, value_name = "ADDRESS", help_heading = "Where")]

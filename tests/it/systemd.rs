@@ -228,6 +228,33 @@ async fn a_restart_refuses_nobody() {
     .await;
 }
 
+/// Whoever was let in right before a stop is not sent away without having been heard.
+#[tokio::test]
+async fn a_first_request_is_waited_for() {
+    bounded(async {
+        let activated = Activated::new().await;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut relay = activated.start(listener, "relay", &[]);
+        listens(&relay).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let told = until("it to be let in", || async {
+            let mut other = TcpStream::connect(address).await.unwrap();
+            let request = b"GET /_relay/status HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+            other.write_all(request).await.unwrap();
+            answer(other).await.contains(r#""connections":{"open":2,"#).then_some(())
+        });
+        told.await;
+        relay.signal(Signal::TERM);
+        // The test holds the socket no longer, so it is closed with the relay's.
+        until("it to let nobody in", || async { TcpStream::connect(address).await.is_err().then_some(()) }).await;
+        ask(&mut stream).await;
+        assert!(answer(stream).await.starts_with("HTTP/1.1 200"), "{}", relay.output());
+        assert_eq!(relay.wait(SOON).await.unwrap().code(), Some(0), "{}", relay.output());
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_passed_unix_socket_keeps_its_file() {
     bounded(async {

@@ -3,6 +3,12 @@
 //! A connection for each question, driven by whoever reads the answer, so that nothing outlives either. The proxy and the
 //! witnesses have connections of their own: they are kept, watched and counted.
 
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "client/no_tls.rs"]
+mod tls;
+
 use std::convert::Infallible;
 use std::fmt;
 use std::path::PathBuf;
@@ -16,21 +22,28 @@ use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, USER_AGENT};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+pub use tls::TlsError;
+
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// Who asks, for the logs of whoever stands between.
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("opencode-relay/", env!("CARGO_PKG_VERSION")));
 
 /// Where a server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// `http://HOST:PORT`; what is kept is `HOST:PORT`.
     Http(Arc<str>),
+    /// `https://HOST:PORT`; what is kept is `HOST:PORT`.
+    Https(Arc<str>),
     /// `unix:PATH`.
     Unix(PathBuf),
 }
@@ -39,6 +52,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Http(authority) => write!(f, "http://{authority}"),
+            Self::Https(authority) => write!(f, "https://{authority}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -48,7 +62,7 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlaceError {
     /// No scheme that is known.
-    #[error("{0:?} is neither http://HOST:PORT nor unix:PATH")]
+    #[error("{0:?} is neither http://HOST:PORT, https://HOST:PORT nor unix:PATH")]
     Scheme(String),
     /// A user or a password in it: it would be seen in lists of processes.
     #[error("the URL holds a user name; give the password by OPENCODE_SERVER_PASSWORD or --password-file instead")]
@@ -65,15 +79,17 @@ impl FromStr for Place {
         if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
             return Ok(Self::Unix(path.into()));
         }
-        let Some(rest) = text.strip_prefix("http://").filter(|rest| !rest.is_empty()) else {
-            return Err(PlaceError::Scheme(text.to_owned()));
+        let (make, port, rest): (fn(Arc<str>) -> Self, _, _) = match text.split_once("://") {
+            Some(("http", rest)) if !rest.is_empty() => (Self::Http, 80, rest),
+            Some(("https", rest)) if !rest.is_empty() => (Self::Https, 443, rest),
+            _ => return Err(PlaceError::Scheme(text.to_owned())),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         if rest.contains('@') {
             return Err(PlaceError::User);
         }
         let authority: http::uri::Authority = rest.parse().map_err(|_| PlaceError::Path(text.to_owned()))?;
-        Ok(Self::Http(if authority.port().is_some() { rest.into() } else { format!("{rest}:80").into() }))
+        Ok(make(if authority.port().is_some() { rest.into() } else { format!("{rest}:{port}").into() }))
     }
 }
 
@@ -95,6 +111,14 @@ pub enum SendError {
         place: Place,
         /// How long it was waited for.
         limit: Duration,
+    },
+    /// No agreement on keys, or the server is not shown to be who it should be.
+    #[error("speak TLS with {place}: {source}")]
+    Tls {
+        /// Where the server is.
+        place: Place,
+        /// Why not, and what to do.
+        source: TlsError,
     },
     /// The connection broke, or what came is no HTTP.
     #[error("talk HTTP with {place}: {source}")]
@@ -131,6 +155,13 @@ impl Client {
                 let socket = connect.await.map_err(|_| slow(CONNECT))?.map_err(unreachable)?;
                 timeout(limit, self.exchange(socket, request)).await.map_err(|_| slow(limit))?
             }
+            Place::Https(authority) => {
+                let connect = timeout(CONNECT, TcpStream::connect(&**authority));
+                let socket = connect.await.map_err(|_| slow(CONNECT))?.map_err(unreachable)?;
+                let secure = timeout(CONNECT, tls::connect(authority, socket)).await.map_err(|_| slow(CONNECT))?;
+                let socket = secure.map_err(|source| SendError::Tls { place: self.place.clone(), source })?;
+                timeout(limit, self.exchange(socket, request)).await.map_err(|_| slow(limit))?
+            }
             Place::Unix(path) => {
                 let connect = timeout(CONNECT, UnixStream::connect(path));
                 let socket = connect.await.map_err(|_| slow(CONNECT))?.map_err(unreachable)?;
@@ -141,12 +172,13 @@ impl Client {
 
     fn dressed(&self, mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
         let host = match &self.place {
-            Place::Http(authority) => HeaderValue::from_str(authority).ok(),
+            Place::Http(authority) | Place::Https(authority) => HeaderValue::from_str(authority).ok(),
             Place::Unix(_) => None,
         };
         let headers = request.headers_mut();
         headers.insert(HOST, host.unwrap_or(HeaderValue::from_static("localhost")));
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        headers.insert(USER_AGENT, AGENT);
         if let Some(authorization) = &self.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
@@ -234,12 +266,14 @@ mod tests {
         assert_eq!(place("http://127.0.0.1:4097/").unwrap().to_string(), "http://127.0.0.1:4097");
         assert_eq!(place("http://[::1]:4097").unwrap().to_string(), "http://[::1]:4097");
         assert_eq!(place("http://relay").unwrap().to_string(), "http://relay:80");
+        assert_eq!(place("https://relay/").unwrap().to_string(), "https://relay:443");
+        assert_eq!(place("https://[::1]:1").unwrap(), Place::Https("[::1]:1".into()));
         assert_eq!(place("unix:/run/relay.sock").unwrap(), Place::Unix("/run/relay.sock".into()));
         assert_eq!(place("http://me:secret@host:1").unwrap_err(), PlaceError::User);
         for path in ["http://host:1/event", "http://host:1?x", "http://ho st"] {
             assert!(matches!(place(path), Err(PlaceError::Path(_))), "{path}");
         }
-        for scheme in ["", "unix:", "http://", "host:1", "ftp://host"] {
+        for scheme in ["", "unix:", "http://", "https://", "host:1", "ftp://host"] {
             assert!(matches!(place(scheme), Err(PlaceError::Scheme(_))), "{scheme}");
         }
     }

@@ -21,6 +21,7 @@ pub mod hub;
 pub mod ingest;
 pub mod journal;
 pub mod pipeline;
+pub mod printable;
 pub mod proxy;
 pub mod reconcile;
 pub mod stop;

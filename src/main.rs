@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use opencode_relay::app::{Certificate, Relay, Systemd};
 use opencode_relay::cli::{self, Command};
-use opencode_relay::config::{Again, Config, Settings};
+use opencode_relay::config::{Again, Config, Mistakes, Settings};
 use opencode_relay::http::Passed;
 use opencode_relay::stop::Stop;
 use opencode_relay::supervise::{Exit, guard};
@@ -26,29 +26,41 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error.to_string()),
         },
-        Command::Doctor(_) | Command::Tail(_) | Command::Healthcheck(_) | Command::Completions(_) | Command::Man => {
-            fail("do that: it is not built yet")
-        }
-        Command::Run(flags) => {
-            // Before anything is opened: what was passed is known by its number alone.
-            let passed = match Passed::take() {
-                Ok(passed) => passed,
-                Err(error) => return fail(&error.to_string()),
-            };
-            let mut input = flags.into_input(std::env::vars_os());
-            input.passed = passed.iter().map(|passed| passed.endpoint().clone()).collect();
-            let systemd = match Systemd::from_environment(&input.environment) {
-                Ok(systemd) => systemd,
-                Err(error) => return fail(&error.to_string()),
-            };
-            match Settings::load(input) {
-                Ok((config, settings)) => run(config, settings, passed, systemd),
-                Err(mistakes) => {
-                    let _ = writeln!(std::io::stderr(), "{mistakes}");
-                    ExitCode::from(USAGE)
-                }
+        Command::Tail(flags) => match cli::tail::run(&flags, std::env::vars_os()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(cli::tail::Error::Usage(mistakes)) => usage(&mistakes),
+            Err(error) => fail(&error.to_string()),
+        },
+        Command::Healthcheck(flags) => match cli::healthcheck::run(&flags, std::env::vars_os()) {
+            Ok(line) => {
+                let _ = line.map(|line| writeln!(std::io::stdout(), "{line}"));
+                ExitCode::SUCCESS
             }
-        }
+            Err(cli::healthcheck::Error::Usage(mistakes)) => usage(&mistakes),
+            Err(error) => fail(&error.to_string()),
+        },
+        Command::Completions(wanted) => printed(cli::paper::completions(&wanted)),
+        Command::Man => printed(cli::paper::man()),
+        Command::Doctor(_) => fail("do that: it is not built yet"),
+        Command::Run(flags) => start(*flags),
+    }
+}
+
+fn start(flags: cli::run::Flags) -> ExitCode {
+    // Before anything is opened: what was passed is known by its number alone.
+    let passed = match Passed::take() {
+        Ok(passed) => passed,
+        Err(error) => return fail(&error.to_string()),
+    };
+    let mut input = flags.into_input(std::env::vars_os());
+    input.passed = passed.iter().map(|passed| passed.endpoint().clone()).collect();
+    let systemd = match Systemd::from_environment(&input.environment) {
+        Ok(systemd) => systemd,
+        Err(error) => return fail(&error.to_string()),
+    };
+    match Settings::load(input) {
+        Ok((config, settings)) => run(config, settings, passed, systemd),
+        Err(mistakes) => usage(&mistakes),
     }
 }
 
@@ -184,6 +196,18 @@ fn read_again(settings: &mut Settings, filter: &telemetry::Filter, certificate: 
             tracing::error!("failed to read the settings again; those from before are used on");
         }
     }
+}
+
+fn printed(result: std::io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("write to standard output: {error}")),
+    }
+}
+
+fn usage(mistakes: &Mistakes) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "{mistakes}");
+    ExitCode::from(USAGE)
 }
 
 fn fail(message: &str) -> ExitCode {

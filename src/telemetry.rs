@@ -15,6 +15,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, Registry, reload};
 
+use crate::printable;
+
 /// The longest line in bytes. A longer one is cut, or in JSON, where a cut one would be none, left out; both say so.
 const LINE_LIMIT: usize = 64 << 10;
 
@@ -136,13 +138,9 @@ fn one_line(event: &[u8], escape: Escape) -> String {
             break;
         }
         match escape {
-            _ if !is_unseen(letter) => line.push(letter),
             Escape::Text { colour: true } if letter == '\x1b' => line.push(letter),
-            Escape::Text { .. } => line.extend(letter.escape_default()),
-            // All of them are in the basic plane: one unit.
-            Escape::Json => {
-                let _ = write!(line, "\\u{:04x}", u32::from(letter));
-            }
+            Escape::Text { .. } => printable::push_text(letter, &mut line),
+            Escape::Json => printable::push_json(letter, &mut line),
         }
     }
     line.push('\n');
@@ -160,12 +158,6 @@ fn too_long(mut begun: String, length: usize, escape: Escape) -> String {
             jiff::Timestamp::now()
         ),
     }
-}
-
-/// Control characters, line separators, and marks that change the direction of what stands around them.
-fn is_unseen(letter: char) -> bool {
-    letter.is_control()
-        || matches!(letter, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// The time in UTC to the millisecond, as opencode's own log has it.

@@ -11,7 +11,7 @@ use crate::http::Endpoint;
 /// The server and the password.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Server {
-    /// The server, http://HOST:PORT or unix:PATH [default: where a relay with these settings listens,
+    /// The server, http://HOST:PORT, https://HOST:PORT or unix:PATH [default: where a relay with these settings listens,
     /// http://127.0.0.1:4097]
     #[arg(value_name = "URL")]
     pub url: Option<String>,
@@ -47,30 +47,69 @@ impl Server {
         let (listen, credentials) = config::load_client(&input)?;
         let place = match &self.url {
             Some(url) => url.parse().map_err(|error: PlaceError| {
-                let remedy = "Write http://HOST:PORT or unix:PATH".to_owned();
+                let remedy = "Write http://HOST:PORT, https://HOST:PORT or unix:PATH".to_owned();
                 let problem = error.to_string();
                 Mistakes(vec![Mistake { key: "URL".to_owned(), value: None, origin: None, problem, remedy }])
             })?,
             // Plain ones first: nothing has to be verified on this machine.
-            None => listen.iter().find_map(place).unwrap_or(Place::Http("127.0.0.1:4097".into())),
+            None => {
+                let plain = listen.iter().find(|endpoint| !is_tls(endpoint));
+                plain.or(listen.first()).map_or(Place::Http("127.0.0.1:4097".into()), place)
+            }
         };
         Ok(Client { place, authorization: credentials.as_ref().and_then(Credentials::authorization) })
     }
 }
 
+fn is_tls(endpoint: &Endpoint) -> bool {
+    matches!(endpoint, Endpoint::Tcp { is_tls: true, .. })
+}
+
 /// How a relay that listens there is reached from its own machine.
-fn place(endpoint: &Endpoint) -> Option<Place> {
+fn place(endpoint: &Endpoint) -> Place {
     match endpoint {
-        Endpoint::Tcp { is_tls: true, .. } => None,
-        Endpoint::Tcp { address, is_tls: false } => {
+        Endpoint::Tcp { address, is_tls } => {
             let mut address = *address;
             match address.ip() {
                 IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
                 IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
                 _ => {}
             }
-            Some(Place::Http(address.to_string().into()))
+            let authority = address.to_string().into();
+            if *is_tls { Place::Https(authority) } else { Place::Http(authority) }
         }
-        Endpoint::Unix { path } => Some(Place::Unix(path.clone())),
+        Endpoint::Unix { path } => Place::Unix(path.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_relay_of_this_machine_is_found() {
+        for (listen, expected) in [
+            ("", "http://127.0.0.1:4097"),
+            ("0.0.0.0:1", "http://127.0.0.1:1"),
+            ("[::]:1", "http://[::1]:1"),
+            ("10.0.0.1:1", "http://10.0.0.1:1"),
+            ("unix:/run/relay.sock", "unix:/run/relay.sock"),
+            ("https://0.0.0.0:1", "https://127.0.0.1:1"),
+            ("https://0.0.0.0:1,127.0.0.1:2", "http://127.0.0.1:2"),
+            ("https://0.0.0.0:1,unix:/x", "unix:/x"),
+        ] {
+            let environment = (!listen.is_empty()).then(|| ("OPENCODE_RELAY_LISTEN".into(), listen.into()));
+            let client = Server::default().client(environment).unwrap();
+            assert_eq!(client.place.to_string(), expected, "{listen}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_url_says_what_to_write() {
+        for url in ["127.0.0.1:4097", "ftp://x", "http://me:secret@host:1", "http://host:1/event"] {
+            let server = Server { url: Some(url.to_owned()), ..Server::default() };
+            let said = server.client([]).unwrap_err().to_string();
+            assert!(said.contains("https://HOST:PORT") && !said.contains("secret"), "{said}");
+        }
     }
 }

@@ -193,5 +193,14 @@ pub fn load_client(input: &Input) -> Result<(Vec<Endpoint>, Option<Credentials>)
     if mistakes.is_empty() { Ok(found) } else { Err(mistakes) }
 }
 
+/// Reads a duration as all settings write it: 250ms, 10s, 2m or 1h30m.
+///
+/// # Errors
+///
+/// What is wrong, and what to write instead.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    value::duration(text).map_err(|(problem, remedy)| format!("{problem}. {remedy}"))
+}
+
 #[cfg(test)]
 mod tests;

@@ -161,7 +161,9 @@ impl Types {
         Ok(Self(patterns))
     }
 
-    fn admit(&self, kind: &str) -> bool {
+    /// Whether the set has this type.
+    #[must_use]
+    pub fn admit(&self, kind: &str) -> bool {
         self.0.is_empty()
             || self.0.iter().any(|pattern| match pattern.strip_suffix('*') {
                 Some(prefix) => kind.starts_with(prefix),

@@ -49,10 +49,12 @@ fn all_wrong_settings_are_told_at_once() {
 
 #[test]
 fn help_and_version_are_good_ends() {
-    for arguments in [&["--help"][..], &["--version"], &["run", "--help"], &["decode", "-h"]] {
+    let pages = [&["completions", "bash"][..], &["man"], &["tail", "--help"], &["healthcheck", "--help"]];
+    for arguments in [&["--help"][..], &["--version"], &["run", "--help"], &["decode", "-h"]].into_iter().chain(pages) {
         let output = relay(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{arguments:?}");
         assert!(!output.stdout.is_empty(), "{arguments:?}");
+        assert!(!text(&output.stdout).contains("guard"), "{arguments:?}");
     }
 }
 

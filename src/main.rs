@@ -26,6 +26,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error.to_string()),
         },
+        Command::Doctor(flags) => doctor(&flags),
         Command::Tail(flags) => match cli::tail::run(&flags, std::env::vars_os()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(cli::tail::Error::Usage(mistakes)) => usage(&mistakes),
@@ -41,9 +42,28 @@ fn main() -> ExitCode {
         },
         Command::Completions(wanted) => printed(cli::paper::completions(&wanted)),
         Command::Man => printed(cli::paper::man()),
-        Command::Doctor(_) => fail("do that: it is not built yet"),
         Command::Run(flags) => start(*flags),
     }
+}
+
+fn doctor(flags: &cli::doctor::Flags) -> ExitCode {
+    // One thread will do, and nothing outlives it.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("start the runtime: {error}")),
+    };
+    let interrupted = async {
+        let signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+        let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = signals else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    };
+    ExitCode::from(runtime.block_on(cli::doctor::run(flags, std::env::vars_os(), interrupted)))
 }
 
 fn start(flags: cli::run::Flags) -> ExitCode {

@@ -4,6 +4,8 @@
 //! Nor may what it reports on harm the log. One event is one line, whatever others put into it: names, paths and reasons come
 //! from clients, from opencode and from its sessions' titles.
 
+mod journal;
+
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
@@ -17,8 +19,9 @@ use tracing_subscriber::{Layer as _, Registry, reload};
 
 use crate::printable;
 
-/// The longest line in bytes. A longer one is cut, or in JSON, where a cut one would be none, left out; both say so.
-const LINE_LIMIT: usize = 64 << 10;
+/// The longest line in bytes. A longer one is cut, or in JSON, where a cut one would be none, left out; both say so. The journal
+/// splits lines at 48 KiB.
+const LINE_LIMIT: usize = 47 << 10;
 
 /// The libraries below say with `debug` and `trace` what passes through them, queries and headers with it, and those can
 /// hold passwords. Whatever the filter says, only ours is shown below this level.
@@ -27,11 +30,26 @@ const LIBRARIES: Level = Level::INFO;
 /// How the lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// For people; coloured on a terminal.
+    /// As [`Format::Journal`] where standard error leads to systemd's journal, as [`Format::Text`] elsewhere.
     #[default]
+    Auto,
+    /// For people; coloured on a terminal.
     Text,
     /// One JSON object in each line.
     Json,
+    /// For systemd's journal: the priority as `<N>` in front, no time.
+    Journal,
+}
+
+impl Format {
+    /// What [`Format::Auto`] means here; never that.
+    fn resolve(self) -> Self {
+        match self {
+            Self::Auto if journal::is_behind_stderr() => Self::Journal,
+            Self::Auto => Self::Text,
+            chosen => chosen,
+        }
+    }
 }
 
 /// Failed to set the log up.
@@ -55,15 +73,18 @@ pub enum Error {
 /// When the filter is none, or the log was set up before.
 pub fn init(format: Format, filter: &str) -> Result<Filter, Error> {
     let (filter, level) = reload::Layer::new(filter.parse::<Targets>()?);
+    let format = format.resolve();
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     // `log_internal_errors` would print to the very standard error that failed, and panic over that.
     let escape = match format {
-        Format::Text => Escape::Text { colour },
+        Format::Auto | Format::Text => Escape::Text { colour },
+        Format::Journal => Escape::Text { colour: false },
         Format::Json => Escape::Json,
     };
     let layer = layer::layer().with_writer(Stderr(escape)).with_timer(Utc).log_internal_errors(false);
     let layer = match format {
-        Format::Text => layer.with_ansi(colour).boxed(),
+        Format::Auto | Format::Text => layer.with_ansi(colour).boxed(),
+        Format::Journal => layer.with_ansi(false).event_format(journal::Journal::default()).boxed(),
         Format::Json => layer.json().flatten_event(true).with_current_span(false).boxed(),
     };
     let ours = filter_fn(|event| is_shown(event.target(), *event.level()));

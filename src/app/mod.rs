@@ -248,6 +248,7 @@ impl Relay {
             known,
             clients: clients.clone(),
             connections: connections.clone(),
+            proxy: proxy.clone(),
         });
         let parts = http::Parts {
             hub: hub.clone(),
@@ -272,7 +273,7 @@ impl Relay {
             }),
             metrics: Arc::new({
                 let report = report.clone();
-                move || report.metrics()
+                move |form| report.metrics(form)
             }),
             options: http::Options {
                 credentials: config.credentials.as_ref().map(|credentials| http::Credentials {

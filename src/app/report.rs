@@ -1,4 +1,4 @@
-//! What `/_relay/status` and `/_relay/ready` say.
+//! What `/_relay/status` and `/_relay/ready` say, and what `/_relay/metrics` says with other words.
 
 use std::sync::Arc;
 
@@ -9,9 +9,9 @@ use super::upstream::Known;
 use crate::config::{Config, Witness};
 use crate::event::{Seq, View};
 use crate::http::{Clients, Connections};
-use crate::journal::Journal;
-use crate::pipeline::{BUCKET, Bucket, Change, Handle, History, LogState, StreamState};
-use crate::proxy::Target;
+use crate::journal::{Fill, Health, Journal};
+use crate::pipeline::{BUCKET, Bucket, Change, Handle, History, LogState, Status, StreamState, StreamStatus};
+use crate::proxy::{Proxy, Target};
 use crate::reconcile::Count;
 
 /// Most bytes of any text in the status: a path has no more on Linux, and what others say of themselves needs no more.
@@ -28,11 +28,31 @@ pub(super) struct Report {
     pub(super) known: watch::Receiver<Known>,
     pub(super) clients: Clients,
     pub(super) connections: Connections,
+    pub(super) proxy: Proxy,
+}
+
+/// Everything as it is at one moment.
+pub(super) struct Moment {
+    pub(super) status: Status,
+    pub(super) known: Known,
+    pub(super) fill: Fill,
+    pub(super) health: Health,
+    /// What [`Report::ready`] says.
+    pub(super) ready: Result<(), String>,
+    /// What opencode does, and why it does not, for people.
+    pub(super) upstream: (&'static str, Option<String>),
+    /// What the log witness does, and which source or why not.
+    pub(super) log: (&'static str, Option<String>),
+    pub(super) stream: &'static str,
 }
 
 impl Report {
     /// Whether clients can be served now.
     pub(super) fn ready(&self) -> Result<(), String> {
+        self.ready_with(self.handle.status().stream)
+    }
+
+    fn ready_with(&self, stream: StreamStatus) -> Result<(), String> {
         match &*self.target.borrow() {
             Target::Up(_) => {}
             Target::Starting => return Err("opencode has not said its address yet".into()),
@@ -41,7 +61,6 @@ impl Report {
         if self.known.borrow().release.is_none() {
             return Err("opencode has not answered yet".into());
         }
-        let stream = self.handle.status().stream;
         if self.config.witness == Witness::Stream && stream.state != StreamState::Connected {
             let reason = stream.error.unwrap_or_else(|| "not connected yet".into());
             return Err(format!("the upstream stream, the only witness, is down: {reason}"));
@@ -49,19 +68,18 @@ impl Report {
         Ok(())
     }
 
-    pub(super) fn status(&self) -> Value {
+    /// Looks at everything once.
+    pub(super) fn look(&self) -> Moment {
         let status = self.handle.status();
-        let known = self.known.borrow().clone();
-        let (fill, health) = (self.journal.fill(), self.journal.health());
-        let (upstream, reason) = match &*self.target.borrow() {
+        let upstream = match &*self.target.borrow() {
             Target::Starting => ("starting", None),
             Target::Up(_) => ("up", None),
             Target::Down { reason } => ("down", Some(reason.clone())),
         };
-        let (log, source) = match status.log.state {
+        let log = match &status.log.state {
             LogState::None => ("none", None),
-            LogState::Waiting(reason) => ("waiting", Some(reason)),
-            LogState::Following(source) => ("following", Some(source)),
+            LogState::Waiting(reason) => ("waiting", Some(reason.clone())),
+            LogState::Following(source) => ("following", Some(source.clone())),
             LogState::Ended => ("ended", None),
         };
         let stream = match status.stream.state {
@@ -70,6 +88,21 @@ impl Report {
             StreamState::Connected => "connected",
             StreamState::Down => "down",
         };
+        Moment {
+            known: self.known.borrow().clone(),
+            fill: self.journal.fill(),
+            health: self.journal.health(),
+            ready: self.ready_with(status.stream.clone()),
+            upstream,
+            log,
+            stream,
+            status,
+        }
+    }
+
+    pub(super) fn status(&self) -> Value {
+        let Moment { status, known, fill, health, ready, upstream: (upstream, reason), log: (log, source), stream } =
+            self.look();
         let ledger: Map<String, Value> =
             status.ledger.iter().map(|(kind, count)| (kind.to_string(), entry(count))).collect();
         let views = [View::Instance, View::Session, View::Global, View::Api];
@@ -77,7 +110,8 @@ impl Report {
             views.into_iter().map(|view| (view.name().to_owned(), self.clients.count(view).into())).collect();
         let mut told = json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "ready": self.ready().is_ok(),
+            "ready": ready.is_ok(),
+            "reason": ready.err(),
             "witness": match self.config.witness {
                 Witness::Auto => "auto",
                 Witness::Log => "log",

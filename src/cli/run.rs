@@ -223,10 +223,11 @@ pub struct Flags {
     #[arg(long, value_name = "NAME", help_heading = "Password")]
     pub username: Option<String>,
 
-    /// How the relay writes its own log [default: text]
+    /// How the relay writes its own log; auto is journal where systemd's journal is behind standard error, else text
+    /// [default: auto]
     ///
     /// [env: OPENCODE_RELAY_LOG_FORMAT]
-    #[arg(long, value_name = "text|json", help_heading = "Log and settings")]
+    #[arg(long, value_name = "auto|text|json|journal", help_heading = "Log and settings")]
     pub log_format: Option<String>,
 
     /// What the relay logs: error, warn, info, debug, trace, or by module as info,opencode_relay::proxy=debug [default:

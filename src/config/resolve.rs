@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::layers::{Given, Layers};
 use super::mistake::{Mistakes, Origin};
 use super::value::{self, Wrong};
-use super::{Config, Credentials, Input, Journal, LogFormat, Secret, Shape, Tls, Upstream, Witness};
+use super::{Config, Credentials, Input, Journal, Secret, Shape, Tls, Upstream, Witness};
 use crate::http::Endpoint;
 use crate::ingest::log::Source;
 
@@ -120,7 +120,7 @@ pub(super) fn resolve(layers: &Layers, input: &Input, mistakes: &mut Mistakes) -
     let watch_state =
         reader.one("watch_state", |text| value::or_off(text, value::duration)).unwrap_or(Some(WATCH_STATE));
     let emit_bare = reader.one("emit_bare", value::switch).unwrap_or(false);
-    let log_format = reader.one("log_format", value::log_format).unwrap_or(LogFormat::Text);
+    let log_format = reader.one("log_format", value::log_format).unwrap_or_default();
     let log_level = reader.one("log_level", value::log_level).unwrap_or_else(|| LOG_LEVEL.to_owned());
     let credentials = credentials(&mut reader, input, &mut warnings);
     check_listen(&listen, &mut reader);

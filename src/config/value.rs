@@ -75,9 +75,11 @@ pub(super) fn witness(text: &str) -> Result<Witness, Wrong> {
 
 pub(super) fn log_format(text: &str) -> Result<LogFormat, Wrong> {
     match text {
+        "auto" => Ok(LogFormat::Auto),
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
-        _ => wrong("not a log format", "Write text or json"),
+        "journal" => Ok(LogFormat::Journal),
+        _ => wrong("not a log format", "Write auto, text, json or journal"),
     }
 }
 

@@ -7,6 +7,7 @@ mod cursor;
 mod frame;
 mod id;
 mod scope;
+mod unreadable;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub use cursor::{Cursor, Epoch, ParseCursorError, Seq};
 pub use frame::{Form, Frame, connected, heartbeat};
 pub use id::fresh_id;
 pub use scope::{Scope, Types, TypesError, View, Views};
+pub use unreadable::Unreadable;
 
 /// Who supplied an event's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +177,7 @@ struct Belongs<'a> {
 
 /// Why a frame of the upstream stream could not be read.
 #[derive(Debug, thiserror::Error)]
-#[error("read a frame of the upstream stream as an event: {0}")]
+#[error("read a frame of the upstream stream as an event: {}", Unreadable(.0))]
 pub struct ReadEventError(#[from] serde_json::Error);
 
 impl Event {

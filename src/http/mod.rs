@@ -8,11 +8,13 @@ mod clients;
 mod connection;
 mod credentials;
 mod exchange;
+mod exposition;
 mod host;
 #[cfg(feature = "tls")]
 mod http2;
 mod interleave;
 mod listen;
+mod page;
 mod passed;
 mod refusal;
 mod relay;
@@ -38,6 +40,7 @@ use hyper::body::Incoming;
 
 pub use self::clients::{Client, Clients};
 pub use self::credentials::Credentials;
+pub use self::exposition::Exposition;
 pub use self::listen::{Endpoint, EndpointError, ListenError, Listener};
 pub use self::passed::{Named, Passed, PassedError};
 pub use self::relay::{Metrics, Ready, Status};
@@ -165,7 +168,7 @@ fn route<'a>(method: &Method, path: &'a str, has_api: bool) -> Route<'a> {
         if *method == Method::OPTIONS {
             return Route::Proxy;
         }
-        return match Page::of(rest.trim_start_matches('/')) {
+        return match Page::of(rest) {
             Some(page) if matches!(*method, Method::GET | Method::HEAD) => Route::Page(page),
             Some(_) => Route::WrongMethod,
             None => Route::NoPage,
@@ -267,7 +270,7 @@ impl Front {
         } else {
             HeaderMap::new()
         };
-        let mut response = page.answer(&self.pages).map(ProxyBody::from);
+        let mut response = page.answer(&self.pages, request.uri(), request.headers()).map(ProxyBody::from);
         response.headers_mut().extend(cors);
         response
     }
@@ -344,6 +347,7 @@ mod tests {
         assert_eq!(to("POST", "/_relay/status"), Route::WrongMethod);
         assert_eq!(to("OPTIONS", "/_relay/status"), Route::Proxy);
         assert_eq!(to("GET", "/_relay/"), Route::Page(Page::Live));
+        assert_eq!(to("GET", "/_relay"), Route::Page(Page::Slashless));
         for path in ["/_relay/other", "/_relay/health/"] {
             assert_eq!(to("GET", path), Route::NoPage, "{path}");
         }

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode, Uri};
 use http_body_util::Full;
 use serde_json::{Value, json};
+
+use super::exposition::Exposition;
 
 /// Makes the JSON of `/_relay/status`.
 pub type Status = Arc<dyn Fn() -> Value + Send + Sync>;
@@ -15,7 +17,7 @@ pub type Status = Arc<dyn Fn() -> Value + Send + Sync>;
 pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// Makes the text of `/_relay/metrics`.
-pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
+pub type Metrics = Arc<dyn Fn(Exposition) -> String + Send + Sync>;
 
 /// Where the pages have what they say from.
 pub(super) struct Pages {
@@ -32,12 +34,17 @@ pub(super) enum Page {
     Status,
     Metrics,
     Live,
+    /// The live page without the slash that its relative URLs need.
+    Slashless,
 }
 
 impl Page {
-    /// The page of a path, after `/_relay/`.
+    /// The page of a path, after `/_relay`.
     pub(super) fn of(rest: &str) -> Option<Self> {
-        match rest {
+        if rest.is_empty() {
+            return Some(Self::Slashless);
+        }
+        match rest.trim_start_matches('/') {
             "health" => Some(Self::Health),
             "ready" => Some(Self::Ready),
             "status" => Some(Self::Status),
@@ -51,11 +58,11 @@ impl Page {
     pub(super) fn is_guarded(self) -> bool {
         match self {
             Self::Health | Self::Ready => false,
-            Self::Status | Self::Metrics | Self::Live => true,
+            Self::Status | Self::Metrics | Self::Live | Self::Slashless => true,
         }
     }
 
-    pub(super) fn answer(self, pages: &Pages) -> Response<Full<Bytes>> {
+    pub(super) fn answer(self, pages: &Pages, uri: &Uri, headers: &HeaderMap) -> Response<Full<Bytes>> {
         match self {
             // The same shape as opencode's GET /global/health.
             Self::Health => page(StatusCode::OK, &json!({ "healthy": true, "version": env!("CARGO_PKG_VERSION") })),
@@ -69,8 +76,14 @@ impl Page {
                 }
             },
             Self::Status => page(StatusCode::OK, &(pages.status)()),
-            Self::Metrics => text("text/plain", (pages.metrics)()),
-            Self::Live => text("text/html; charset=utf-8", String::new()),
+            Self::Metrics => {
+                let form = Exposition::of(headers);
+                let mut answer = text("text/plain", (pages.metrics)(form));
+                answer.headers_mut().insert(CONTENT_TYPE, form.content_type());
+                answer
+            }
+            Self::Live => super::page::live(),
+            Self::Slashless => super::page::redirect(uri),
         }
     }
 }

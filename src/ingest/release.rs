@@ -54,19 +54,50 @@ impl Release {
     /// What is known to be broken there, in plain words.
     #[must_use]
     pub fn breakages(&self) -> Vec<&'static str> {
+        self.known().into_iter().map(Breakage::words).collect()
+    }
+
+    /// What is known to be broken there.
+    #[must_use]
+    pub fn known(&self) -> Vec<Breakage> {
         let Some(number) = self.number else { return Vec::new() };
-        let known: [(_, _, &'static str); 5] = [
-            ((1, 14, 42), (1, 14, 48), "its own /event ends right after server.connected"),
-            ((1, 14, 49), (1, 15, 1), "its own /event silently lacks messages, parts and most session events"),
-            ((1, 15, 2), (1, 15, 13), "its own /event lacks some file watcher events"),
-            (
-                (1, 15, 14),
-                (u32::MAX, 0, 0),
-                "its log does not announce events, so the stream and the state are the only witnesses",
-            ),
-            ((1, 17, 19), (1, 18, 34), "its own /api/event ends before the first session.status"),
+        let known = [
+            ((1, 14, 42), (1, 14, 48), Breakage::EventEnds),
+            ((1, 14, 49), (1, 15, 1), Breakage::EventLacks),
+            ((1, 15, 2), (1, 15, 13), Breakage::EventLacksWatcher),
+            ((1, 15, 14), (u32::MAX, 0, 0), Breakage::LogSilent),
+            ((1, 17, 19), (1, 18, 34), Breakage::ApiEventEnds),
         ];
-        known.into_iter().filter(|(from, to, _)| (*from..=*to).contains(&number)).map(|(.., words)| words).collect()
+        known.into_iter().filter(|(from, to, _)| (*from..=*to).contains(&number)).map(|(.., what)| what).collect()
+    }
+}
+
+/// Something that is broken in some releases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Breakage {
+    /// `/event` ends right after its greeting.
+    EventEnds,
+    /// `/event` stays open and silently lacks what has a sync twin.
+    EventLacks,
+    /// `/event` lacks some file watcher events.
+    EventLacksWatcher,
+    /// The log does not announce events.
+    LogSilent,
+    /// `/api/event` ends before the first `session.status`.
+    ApiEventEnds,
+}
+
+impl Breakage {
+    /// In plain words.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::EventEnds => "its own /event ends right after server.connected",
+            Self::EventLacks => "its own /event silently lacks messages, parts and most session events",
+            Self::EventLacksWatcher => "its own /event lacks some file watcher events",
+            Self::LogSilent => "its log does not announce events, so the stream and the state are the only witnesses",
+            Self::ApiEventEnds => "its own /api/event ends before the first session.status",
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use crate::stop::Stop;
 use api::Api;
 
 pub use history::{BUCKET, Bucket, Change, History, Subject, Totals};
-pub use status::{LogState, Status, StreamState};
+pub use status::{LogState, Status, StreamState, StreamStatus};
 
 /// Most messages worked off before the events are published.
 const BATCH: usize = 256;
@@ -264,12 +264,14 @@ impl Core {
                     match error {
                         AskError::Refused(status) if status.as_u16() == 404 => Failure::Missing,
                         _ => {
+                            self.status.state.is_failing = true;
                             self.changed(now, Subject::State, "failing", Some(&error.to_string()));
                             Failure::Unanswered
                         }
                     }
                 });
                 if !matches!(answer, Err(Failure::Unanswered)) {
+                    self.status.state.is_failing = false;
                     self.changed(now, Subject::State, "answering", None);
                 }
                 self.input(Input::Answer { number, answer }, now, asks);

@@ -86,6 +86,8 @@ pub struct StateStatus {
     pub in_flight: usize,
     /// Questions without a usable answer.
     pub failed: u64,
+    /// The last one had none.
+    pub is_failing: bool,
 }
 
 impl LogStatus {

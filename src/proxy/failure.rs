@@ -108,6 +108,12 @@ impl Failure {
         self.row().0
     }
 
+    /// The name in its answer's error.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.row().1
+    }
+
     /// Whether the upstream cannot be reached at all, as opposed to having answered badly.
     #[must_use]
     pub fn is_outage(&self) -> bool {

@@ -42,6 +42,11 @@ impl Places {
         Self { free: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))), most, full }
     }
 
+    /// How many places are taken.
+    pub(super) fn taken(&self) -> usize {
+        self.most.min(Semaphore::MAX_PERMITS) - self.free.available_permits()
+    }
+
     /// A place, or why there is none. Nobody waits for one: a queue would only hide that opencode cannot keep up.
     pub(super) fn take(&self) -> Result<Place, Failure> {
         self.free.clone().try_acquire_owned().map(Place).map_err(|_| (self.full)(self.most))
@@ -57,7 +62,9 @@ mod tests {
         let places = Places::for_requests(1);
         let place = places.take().unwrap();
         assert!(matches!(places.take(), Err(Failure::Overloaded(1))));
+        assert_eq!(places.taken(), 1);
         drop(place);
+        assert_eq!(places.taken(), 0);
         assert!(places.take().is_ok());
         assert!(Places::for_sockets(usize::MAX).take().is_ok());
         assert!(matches!(Places::for_sockets(0).take(), Err(Failure::Sockets(0))));

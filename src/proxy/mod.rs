@@ -18,6 +18,7 @@ mod options;
 pub mod query;
 mod request;
 mod target;
+mod traffic;
 mod tunnel;
 mod turn;
 mod upload;
@@ -46,6 +47,7 @@ pub use self::failure::{Failure, answer};
 pub use self::observe::{BODY_LIMIT, DIRECTORIES, Passed, directory};
 pub use self::options::Options;
 pub use self::target::{Address, AddressError, Target};
+pub use self::traffic::{ANSWER_BOUNDS, CODES, Traffic};
 
 use self::body::Upstream;
 use self::forwarded::Came;
@@ -83,6 +85,7 @@ struct Inner {
     body: Option<u64>,
     requests: Places,
     sockets: Places,
+    counts: traffic::Counts,
     trusted: Vec<TrustedProxy>,
     /// Our name in `Via`, different in every process: two relays in a row are no loop.
     name: String,
@@ -117,6 +120,7 @@ impl Proxy {
             body: options.body,
             requests: Places::for_requests(options.requests),
             sockets: Places::for_sockets(options.sockets),
+            counts: traffic::Counts::default(),
             trusted: options.trusted,
             name: format!("opencode-relay-{:08x}", random() >> 32),
             tasks,
@@ -130,20 +134,30 @@ impl Proxy {
         self.0.observer.as_ref().map_or(0, |observer| observer.lost())
     }
 
+    /// What went through until now. Questions about admission are not in it: they are not the clients' requests.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.0.counts.read(self.0.requests.taken(), self.0.sockets.taken(), self.lost_reports())
+    }
+
     /// Hands a request on and its answer back; what cannot be handed on is answered here, see [`Failure`]. Interim
     /// answers go to the caller before this is ready.
     ///
     /// Dropping the future, or the body of its answer, cancels the request at opencode.
     pub async fn forward(&self, request: Request<Incoming>, caller: &Caller) -> Response<ProxyBody> {
         let version = request.version();
-        self.try_forward(request, caller).await.unwrap_or_else(|failure| {
+        let underway = self.0.counts.begin();
+        let answer = self.try_forward(request, caller).await.unwrap_or_else(|failure| {
+            self.0.counts.fail(&failure);
             tracing::debug!(%failure, status = failure.status().as_u16(), "a request was not forwarded");
             let mut answer = failure.answer().map(ProxyBody::from);
             if failure.leaves_body() && version < Version::HTTP_2 {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             answer
-        })
+        });
+        underway.answered(answer.status());
+        answer
     }
 
     async fn try_forward(

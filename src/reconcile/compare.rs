@@ -10,7 +10,7 @@ use super::aspect::Directory;
 use super::json::fingerprint;
 use super::plan::Flight;
 use super::shadow::{Ending, Session, Shadow};
-use crate::event::{Place, quote};
+use crate::event::{Place, Unreadable, quote};
 
 pub(super) use asks::Replies;
 pub(super) use messages::{Facts, Found};
@@ -39,7 +39,7 @@ impl Draft {
 
 /// An answer in a shape that this release should not have.
 #[derive(Debug, thiserror::Error)]
-#[error("read the answer as {what}: {source}")]
+#[error("read the answer as {what}: {}", Unreadable(source))]
 pub struct ShapeError {
     /// What the answer should have been.
     what: &'static str,

@@ -17,11 +17,9 @@ const TYPES: usize = 128;
 /// in the stream's frames are not opencode's alone: its plugins publish too. Real ones stay under 40.
 const TYPE: usize = 64;
 
-/// How long an event waits for a log line that should have come before it, in milliseconds. The worst seen is 8 ms.
+/// How long an event waits for a log line that should have come before it, in milliseconds. The worst seen is 8 ms. However
+/// many wait, they take no more room than there are milliseconds in this.
 const AHEAD: u64 = 5_000;
-
-/// Most events of a type that wait for their log lines.
-const MOST_AHEAD: usize = 256;
 
 /// What became of the events of one type.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,8 +45,34 @@ struct Account {
     waiting: VecDeque<(u64, u64)>,
     /// How many of the pending notices the stream will not answer any more: the state has to.
     owed: u64,
-    /// When events came whose notice has not come yet.
-    ahead: VecDeque<u64>,
+    /// When events came whose notice has not come yet, and how many of them at that time.
+    ahead: VecDeque<(u64, u64)>,
+}
+
+impl Account {
+    /// Gives those up that have waited too long.
+    fn forget_ahead(&mut self, now: u64) {
+        while self.ahead.front().is_some_and(|(came, _)| now.saturating_sub(*came) > AHEAD) {
+            self.ahead.pop_front();
+        }
+    }
+
+    /// Takes one that came before its notice, if there is one.
+    fn take_ahead(&mut self) -> bool {
+        let Some((_, count)) = self.ahead.front_mut() else { return false };
+        *count -= 1;
+        if *count == 0 {
+            self.ahead.pop_front();
+        }
+        true
+    }
+
+    fn push_ahead(&mut self, now: u64) {
+        match self.ahead.back_mut() {
+            Some((came, count)) if *came == now => *count += 1,
+            _ => self.ahead.push_back((now, 1)),
+        }
+    }
 }
 
 /// Counts per type.
@@ -70,10 +94,8 @@ impl Ledger {
         let place = self.notices;
         let account = self.account(kind);
         account.count.published += 1;
-        while account.ahead.front().is_some_and(|came| now.saturating_sub(*came) > AHEAD) {
-            account.ahead.pop_front();
-        }
-        if account.ahead.pop_front().is_some() {
+        account.forget_ahead(now);
+        if account.take_ahead() {
             return false;
         }
         account.count.pending += 1;
@@ -90,10 +112,8 @@ impl Ledger {
             account.count.pending -= 1;
             self.answered = self.answered.max(place);
         } else if has_log {
-            account.ahead.push_back(now);
-            if account.ahead.len() > MOST_AHEAD {
-                account.ahead.pop_front();
-            }
+            account.forget_ahead(now);
+            account.push_ahead(now);
         }
     }
 
@@ -179,8 +199,9 @@ impl Ledger {
     /// their notices. The sum of what is owed and waited for is what is pending.
     pub(super) fn save(&self) -> impl Iterator<Item = (&str, [u64; 7])> {
         self.accounts.iter().map(|(kind, Account { count, ahead, .. })| {
+            let ahead = ahead.iter().fold(0u64, |sum, (_, count)| sum.saturating_add(*count));
             let Count { published, delivered, recovered, overwritten, no_source, pending } = *count;
-            (&**kind, [published, delivered, recovered, overwritten, no_source, pending, ahead.len() as u64])
+            (&**kind, [published, delivered, recovered, overwritten, no_source, pending, ahead])
         })
     }
 
@@ -190,7 +211,7 @@ impl Ledger {
             count: Count { published, delivered, recovered, overwritten, no_source, pending },
             waiting: VecDeque::new(),
             owed: pending,
-            ahead: std::iter::repeat_n(now, usize::try_from(ahead).unwrap_or(MOST_AHEAD).min(MOST_AHEAD)).collect(),
+            ahead: (ahead > 0).then_some((now, ahead)).into_iter().collect(),
         };
         let accounts: BTreeMap<Arc<str>, Account> =
             saved.take(TYPES + 1).map(|(kind, numbers)| (Arc::from(kind), account(numbers))).collect();
@@ -268,6 +289,22 @@ mod tests {
         ledger.deliver(&kind("a"), 0, true);
         assert!(ledger.announce(&kind("a"), AHEAD + 1));
         assert_eq!(ledger.missing(AHEAD + 1, None).len(), 1);
+    }
+
+    #[test]
+    fn however_many_events_are_ahead_of_their_lines_none_is_missing() {
+        let mut ledger = Ledger::default();
+        for n in 0..10_000 {
+            ledger.deliver(&kind("a"), n / 100, true);
+        }
+        for _ in 0..10_000 {
+            assert!(!ledger.announce(&kind("a"), AHEAD));
+        }
+        assert!(ledger.announce(&kind("a"), AHEAD), "there was one line more than events");
+        for n in 0..20_000 {
+            ledger.deliver(&kind("b"), n, true);
+        }
+        assert!(ledger.accounts["b"].ahead.len() <= AHEAD as usize + 1);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::aspect::OPEN;
 use super::reads::{ACTIVE, HEARD, SLACK};
 use super::shadow::{Ask, Instance};
 use super::{Ledger, Now, Options, Reconcile, Recovery, Stream, Witness};
-use crate::event::{Event, Place};
+use crate::event::{Event, Place, Unreadable};
 
 /// The shape of the text. Another one is not read: the relay then begins anew.
 const VERSION: u32 = 1;
@@ -33,7 +33,7 @@ pub struct Past<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// It is not in the shape that this version writes.
-    #[error("read what the earlier run left: {0}")]
+    #[error("read what the earlier run left: {}", Unreadable(.0))]
     Misshapen(#[from] serde_json::Error),
     /// Another version wrote it.
     #[error("read what the earlier run left: it has the shape {0}, this version reads {VERSION}")]

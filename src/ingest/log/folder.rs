@@ -51,6 +51,16 @@ enum Kind {
     Server,
 }
 
+/// The log that `dir:` begins with in this folder, or why there is none, and what to do.
+///
+/// # Errors
+///
+/// When the folder cannot be read.
+pub fn choose(path: &Path) -> io::Result<Result<PathBuf, String>> {
+    let mut folder = Folder::new(path.to_owned());
+    Ok(folder.newest()?.ok_or_else(|| folder.why_none()))
+}
+
 /// A log folder, and what is known about its files.
 #[derive(Debug)]
 pub(super) struct Folder {

@@ -19,6 +19,7 @@ mod wake;
 use std::sync::Arc;
 
 pub use decode::Decoder;
+pub use folder::choose;
 pub use follow::follow;
 pub use source::{ParseSourceError, Source};
 

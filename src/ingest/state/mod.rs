@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::{Sender, UpstreamWatch};
+use crate::event::Unreadable;
 use crate::stop::{Stop, Tasks};
 
 /// How many questions may wait to be sent. `reconcile` has fewer in flight.
@@ -74,7 +75,7 @@ pub enum AskError {
     #[error("ask opencode: it answered with {0} instead of JSON")]
     NoJson(String),
     /// 200 and called JSON, but not readable, or not whole.
-    #[error("ask opencode: its JSON cannot be read: {0}")]
+    #[error("ask opencode: its JSON cannot be read: {}", Unreadable(.0))]
     BrokenJson(serde_json::Error),
 }
 

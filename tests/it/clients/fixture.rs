@@ -1,7 +1,6 @@
 //! What every client here meets: a release that the relay started, a recorder at opencode itself, and one turn.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use crate::support::http::Api;
 use crate::support::model::ScriptedModel;
 use crate::support::opencode::Home;
 use crate::support::process::{Lines, Process};
+pub(super) use crate::support::programs::{fetched, find, source, tool};
 use crate::support::record::Record;
 use crate::support::relay::Relay;
 use crate::support::situations;
@@ -160,30 +160,9 @@ pub(super) fn event_type(event: &Value) -> String {
     event["type"].as_str().unwrap_or_default().to_owned()
 }
 
-fn names(events: &[Value]) -> Vec<String> {
+/// What they are, for a failure's message.
+pub(super) fn names(events: &[Value]) -> Vec<String> {
     events.iter().map(|event| format!("{} {}", event["type"], event["id"])).collect()
-}
-
-/// Starts an installed program; it finds nothing of the test's environment but `PATH`.
-pub(super) fn tool(program: &str, arguments: &[&str], home: &Path) -> Process {
-    let mut command = vec![find(program).to_str().unwrap().to_owned()];
-    command.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-    let home_text = home.to_str().unwrap();
-    let env =
-        [("PATH", std::env::var("PATH").unwrap()), ("HOME", home_text.to_owned()), ("TMPDIR", home_text.to_owned())];
-    Process::start(&command, &env.map(|(name, value)| (name.to_owned(), value)), home, None).unwrap()
-}
-
-/// Where a program is installed; the test fails with the way to get it where it is not.
-pub(super) fn find(program: &str) -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file());
-    found.unwrap_or_else(|| panic!("{program} is not installed; get what these tests need with: scripts/fetch-clients"))
-}
-
-/// A file of the clients' sources.
-pub(super) fn source(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(path)
 }
 
 /// Stands before the relay and breaks connections off in the middle of what they carry.

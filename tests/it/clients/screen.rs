@@ -1,60 +1,84 @@
-//! `opencode attach`: the terminal program in a terminal of its own, with what appears on its screen.
+//! `opencode attach`: the terminal program under tmux, with keys pressed and what is then on its screen.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use http::StatusCode;
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-use super::fixture::{SOON, Served, bounded, create, find, prompt};
-use crate::support::opencode::binary;
+use super::comeback::Beside;
+use super::fixture::{SOON, Served, create, find, prompt};
+use crate::support::bounded;
+use crate::support::opencode::{Home, binary};
 use crate::support::process::Process;
 use crate::support::situations;
 
 const END_LIMIT: Duration = Duration::from_secs(5);
+/// Between two looks at the screen.
+const PAUSE: Duration = Duration::from_millis(60);
 
-/// A program in a pseudo terminal of 120 by 40; it ends with this value.
+/// A program in a terminal of 120 by 40; it ends with this value.
 struct Screen {
-    terminal: Process,
-    /// Everything it wrote, control sequences and all.
-    output: PathBuf,
-    /// It leads a session of its own, so the terminal's group does not hold it.
+    socket: String,
     program: Pid,
+    /// tmux itself. The program leads a session of its own.
+    server: Process,
 }
 
 impl Screen {
-    async fn start(served: &Served, program: &[&str]) -> Self {
-        let folder = served.home.scratch();
-        let [keys, output, id] = ["keys", "screen", "id"].map(|name| folder.join(name));
-        // A pipe without an end for a keyboard: at the end of its input `script` presses Ctrl-D.
-        let made = Command::new("mkfifo").arg(&keys).status().unwrap();
-        assert!(made.success());
-        let inside = format!("stty rows 40 cols 120; echo $$ >'{}'; exec {}", id.display(), program.join(" "));
-        let outside = format!("exec \"$0\" -qefc \"$1\" '{}' <>'{}'", output.display(), keys.display());
-        let command = ["/bin/sh", "-c", &outside, find("script").to_str().unwrap(), &inside].map(str::to_owned);
-        let mut env = served.home.env();
-        env.push(("TERM".to_owned(), "xterm-256color".to_owned()));
-        let terminal = Process::start(&command, &env, Path::new(&served.home.project()), None).unwrap();
-        let program = situations::until("the terminal", || async {
-            fs::read_to_string(&id).ok().and_then(|text| Pid::from_raw(text.trim().parse().ok()?))
+    async fn start(home: &Home, program: &[&str]) -> Self {
+        let folder = tempfile::Builder::new().prefix("tmux-").tempdir_in(home.scratch()).unwrap().keep();
+        let socket = folder.join("socket").to_str().unwrap().to_owned();
+        let tmux = find("tmux");
+        // In the foreground, so that it ends with the test.
+        let command = [tmux.to_str().unwrap(), "-S", &socket, "-f", "/dev/null", "-D"].map(str::to_owned);
+        let mut env = home.env();
+        env.extend(
+            [("TERM", "xterm-256color"), ("LC_ALL", "C.UTF-8")].map(|(name, value)| (name.into(), value.into())),
+        );
+        let server = Process::start(&command, &env, Path::new(&home.project()), None).unwrap();
+        let open = ["new-session", "-d", "-x", "120", "-y", "40", "-P", "-F", "#{pane_pid}", "--"];
+        let id = situations::until("tmux to listen", || async {
+            let output = ask(&socket, &[&open[..], program].concat());
+            output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
         })
         .await;
-        Self { terminal, output, program }
+        Self { socket, program: Pid::from_raw(id.trim().parse().unwrap()).unwrap(), server }
     }
 
+    /// `opencode attach` of 1.14.48 in a session.
+    async fn attach(home: &Home, base: &str, session: &str) -> Self {
+        let binary = binary("1.14.48");
+        Self::start(home, &[binary.to_str().unwrap(), "attach", base, "--session", session]).await
+    }
+
+    /// What stands on it now; empty when the program has ended.
     fn text(&self) -> String {
-        String::from_utf8_lossy(&fs::read(&self.output).unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(&ask(&self.socket, &["capture-pane", "-p"]).stdout).into_owned()
     }
 
-    /// Waits until these words were written somewhere on it.
+    fn press(&self, keys: &[&str]) {
+        let output = ask(&self.socket, &[&["send-keys"], keys].concat());
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    /// Types a prompt and sends it off once it is there.
+    async fn type_in(&self, text: &str) {
+        self.press(&["-l", text]);
+        self.shows(text).await;
+        self.press(&["Enter"]);
+    }
+
+    /// Waits until these whole words stand on it, wherever its lines break.
     async fn shows(&self, words: &str) {
         let deadline = Instant::now() + SOON;
-        while !self.text().contains(words) {
-            assert!(Instant::now() < deadline, "no {words:?} within {SOON:?}: {:?}", self.text());
-            tokio::time::sleep(Duration::from_millis(40)).await;
+        let words = format!(" {words} ");
+        while !format!(" {} ", Vec::from_iter(self.text().split_whitespace()).join(" ")).contains(&words) {
+            assert!(Instant::now() < deadline, "no {words:?} within {SOON:?}:\n{}", self.text());
+            sleep(PAUSE).await;
         }
     }
 
@@ -68,7 +92,7 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         // Without its terminal the program gets SIGHUP.
-        self.terminal.kill_group();
+        self.server.kill_group();
         let deadline = Instant::now() + END_LIMIT;
         while self.is_running() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
@@ -79,26 +103,57 @@ impl Drop for Screen {
     }
 }
 
-/// It reads `/global/event`, which is whole on this release also without the relay: what is shown here is that the relay's
-/// is as good.
+fn ask(socket: &str, arguments: &[&str]) -> Output {
+    Command::new(find("tmux")).args(["-S", socket]).args(arguments).env_remove("TMUX").output().unwrap()
+}
+
+/// It reads `/global/event`, which is whole on this release also without the relay: what is shown here is that the
+/// relay's is as good.
 #[tokio::test]
-async fn attach_shows_a_turn_that_began_elsewhere() {
+async fn attach_answers_what_is_typed() {
     bounded(async {
         let served = Served::start("1.14.48").await;
         let api = served.relay.api();
-        let session = create(&api).await;
-        assert_eq!(prompt(&api, &session, "WORDS=2").await, StatusCode::NO_CONTENT);
-        situations::until_idle(&api, &session, 1).await;
+        for base in [served.relay.base(), served.relay.upstream().base()] {
+            let session = create(&api).await;
+            assert_eq!(prompt(&api, &session, "WORDS=2").await, StatusCode::NO_CONTENT);
+            situations::until_idle(&api, &session, 1).await;
+            let screen = Screen::attach(&served.home, base, &session).await;
+            // The first turn is read over REST; what comes now can only come from the stream.
+            screen.shows("word1").await;
+            screen.type_in("WORDS=8 DELAY=50").await;
+            screen.shows("word7").await;
+            assert!(screen.text().contains("word3"), "{}", screen.text());
+        }
+    })
+    .await;
+}
 
-        let binary = binary("1.14.48");
-        let attach = [binary.to_str().unwrap(), "attach", served.relay.base(), "--session", &session];
-        let screen = Screen::start(&served, &attach).await;
-        // The first turn is read over REST; what comes now can only come from the stream.
+#[tokio::test]
+async fn attach_comes_back_after_a_kill() {
+    bounded(async {
+        let mut beside = Beside::start(|model| Home::new("1.14.48", model)).await;
+        let session = create(&beside.api()).await;
+        assert_eq!(prompt(&beside.api(), &session, "WORDS=2").await, StatusCode::NO_CONTENT);
+        situations::until_idle(&beside.api(), &session, 1).await;
+        let screen = Screen::attach(&beside.opencode.home, &beside.url(""), &session).await;
         screen.shows("word1").await;
-        assert_eq!(prompt(&api, &session, "WORDS=8 DELAY=50").await, StatusCode::NO_CONTENT);
-        screen.shows("word7").await;
-        assert!(screen.text().contains("word3"));
-        assert!(screen.is_running(), "{}", screen.terminal.output());
+        screen.type_in("WORDS=80 DELAY=60").await;
+        screen.shows("word5").await;
+
+        beside.kill_relay().await;
+        beside.words(5).await;
+        beside.start_relay().await;
+
+        screen.shows("word79").await;
+        situations::until_idle(&beside.api(), &session, 2).await;
+        // The words of the outage too: the text comes whole at its end.
+        for number in 0..80 {
+            screen.shows(&format!("word{number}")).await;
+        }
+        // And it still takes what is typed.
+        screen.type_in("WORDS=85").await;
+        screen.shows("word84").await;
     })
     .await;
 }

@@ -1,15 +1,17 @@
 //! The official JS SDK, `@opencode-ai/sdk`, of the same release.
 
-use serde_json::{Value, json};
+use std::path::Path;
 
-use super::fixture::{Cutter, Served, bounded, seen, source};
+use serde_json::Value;
+
+use super::comeback::Beside;
+use super::fixture::{Served, bounded, fetched, source, tool};
+use crate::support::opencode::Home;
 use crate::support::process::Process;
 
-fn subscribe(served: &Served, base: &str) -> Process {
-    let script = source("sdk/events.mjs");
-    let library = source("sdk/node_modules/@opencode-ai/sdk");
-    assert!(library.is_dir(), "the SDK is not installed; get it with: scripts/fetch-clients");
-    served.tool("node", &[script.to_str().unwrap(), base])
+pub(super) fn subscribe(home: &Path, base: &str) -> Process {
+    fetched("sdk/node_modules/@opencode-ai/sdk");
+    tool("node", &[source("sdk/events.mjs").to_str().unwrap(), base], home)
 }
 
 fn see(line: &str) -> Option<Value> {
@@ -20,7 +22,7 @@ fn see(line: &str) -> Option<Value> {
 async fn the_sdk_subscribes() {
     bounded(async {
         let served = Served::start("1.14.48").await;
-        let client = subscribe(&served, served.relay.base());
+        let client = subscribe(&served.home.scratch(), served.relay.base());
         let events = served.turn(&client, see).await;
         served.compare(&events);
         assert_eq!(client.stderr.len(), 0, "{}", client.output());
@@ -29,24 +31,24 @@ async fn the_sdk_subscribes() {
 }
 
 /// The SDK has resumed by `Last-Event-ID` all along; opencode gives it no ids, the relay does.
-#[tokio::test]
-async fn the_sdk_comes_back_and_misses_nothing() {
+async fn a_kill_is_survived(version: &str) {
     bounded(async {
-        let served = Served::start("1.14.48").await;
-        // In the middle of frames, wherever that is.
-        let cutter = Cutter::start(&served.relay, &[3_000, 2_500]).await;
-        let client = subscribe(&served, &cutter.base());
-        let events = served.turn(&client, see).await;
-        let greetings =
-            Vec::from_iter(seen(&client.stdout, see).into_iter().filter(|event| event["type"] == "server.connected"));
-        served.compare(&events);
-
-        let properties = Vec::from_iter(greetings.iter().map(|greeting| greeting["properties"].clone()));
-        assert_eq!(properties, [json!({}), json!({"resumed": true}), json!({"resumed": true})]);
-        let heads = cutter.heads.from(0);
-        let came_back = |head: &String| head.to_lowercase().contains("\r\nlast-event-id: ");
-        assert_eq!(Vec::from_iter(heads.iter().map(came_back)), [false, true, true], "{heads:?}");
-        assert_eq!(client.stderr.len(), 2, "broken twice, ended never: {}", client.output());
+        let mut beside = Beside::start(|model| Home::new(version, model)).await;
+        let client = subscribe(&beside.opencode.home.scratch(), &beside.url(""));
+        beside.kill_in_a_turn(&client).await;
+        // The connection that broke, and perhaps those that found nobody.
+        assert!(client.stderr.len() >= 1, "{}", client.output());
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_sdk_comes_back_after_a_kill() {
+    a_kill_is_survived("1.14.48").await;
+}
+
+/// The same SDK at a release whose log says nothing of events.
+#[tokio::test]
+async fn the_sdk_comes_back_after_a_kill_1_18_34() {
+    a_kill_is_survived("1.18.34").await;
 }

@@ -183,6 +183,15 @@ async fn no_line_of_a_log_for_people_is_forged() {
 }
 
 #[tokio::test]
+async fn no_line_for_the_journal_is_forged() {
+    bounded(no_line_is_forged("journal", |line| {
+        let rest = ["<3>", "<4>", "<6>", "<7>"].iter().find_map(|priority| line.strip_prefix(priority));
+        rest.is_some_and(|rest| rest.starts_with("opencode_relay")) && line.len() < 48 << 10
+    }))
+    .await;
+}
+
+#[tokio::test]
 async fn every_line_of_a_log_in_json_is_json() {
     bounded(no_line_is_forged("json", |line| {
         serde_json::from_str::<Value>(line)

@@ -86,7 +86,7 @@ impl Relay {
             admitted: Arc::new(|_| ()),
             status: Arc::new(|| serde_json::json!({ "clients": 1 })),
             ready: Arc::new(move || settings.ready.clone()),
-            metrics: Arc::new(String::new),
+            metrics: Arc::new(|_| String::new()),
             options: settings.http,
         };
         let front = http::serve(vec![listener], parts, tasks.clone(), stop.clone());

@@ -2,12 +2,14 @@
 
 #![allow(dead_code, reason = "a kit: each release of the tests uses most of it, never all")]
 
+pub(crate) mod browser;
 pub(crate) mod fold;
 pub(crate) mod http;
 pub(crate) mod ledger;
 pub(crate) mod model;
 pub(crate) mod opencode;
 pub(crate) mod process;
+pub(crate) mod programs;
 pub(crate) mod record;
 pub(crate) mod relay;
 pub(crate) mod returning;

@@ -3,9 +3,10 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use opencode_relay::app::Relay;
+use opencode_relay::app::{Certificate, Relay, Systemd};
 use opencode_relay::cli::{self, Command};
-use opencode_relay::config::{Config, Mistakes};
+use opencode_relay::config::{Again, Config, Mistakes, Settings};
+use opencode_relay::http::Passed;
 use opencode_relay::stop::Stop;
 use opencode_relay::supervise::{Exit, guard};
 use opencode_relay::telemetry;
@@ -41,10 +42,7 @@ fn main() -> ExitCode {
         },
         Command::Completions(wanted) => printed(cli::paper::completions(&wanted)),
         Command::Man => printed(cli::paper::man()),
-        Command::Run(flags) => match flags.load(std::env::vars_os()) {
-            Ok(config) => run(config),
-            Err(mistakes) => usage(&mistakes),
-        },
+        Command::Run(flags) => start(*flags),
     }
 }
 
@@ -68,14 +66,33 @@ fn doctor(flags: &cli::doctor::Flags) -> ExitCode {
     ExitCode::from(runtime.block_on(cli::doctor::run(flags, std::env::vars_os(), interrupted)))
 }
 
-fn run(mut config: Config) -> ExitCode {
-    if let Err(error) = telemetry::init(config.log_format, &config.log_level) {
-        return fail(&error.to_string());
+fn start(flags: cli::run::Flags) -> ExitCode {
+    // Before anything is opened: what was passed is known by its number alone.
+    let passed = match Passed::take() {
+        Ok(passed) => passed,
+        Err(error) => return fail(&error.to_string()),
+    };
+    let mut input = flags.into_input(std::env::vars_os());
+    input.passed = passed.iter().map(|passed| passed.endpoint().clone()).collect();
+    let systemd = match Systemd::from_environment(&input.environment) {
+        Ok(systemd) => systemd,
+        Err(error) => return fail(&error.to_string()),
+    };
+    match Settings::load(input) {
+        Ok((config, settings)) => run(config, settings, passed, systemd),
+        Err(mistakes) => usage(&mistakes),
     }
+}
+
+fn run(mut config: Config, settings: Settings, passed: Vec<Passed>, systemd: Systemd) -> ExitCode {
+    let filter = match telemetry::init(config.log_format, &config.log_level) {
+        Ok(filter) => filter,
+        Err(error) => return fail(&error.to_string()),
+    };
     fit_descriptors(&mut config, raise_descriptors());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("relay").build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(relay(config)),
+        Ok(runtime) => runtime.block_on(relay(config, passed, systemd, settings, filter)),
         Err(error) => Err(anyhow::Error::new(error).context("start the runtime")),
     };
     match result {
@@ -115,13 +132,19 @@ fn fit_descriptors(config: &mut Config, limit: Option<u64>) {
     config.max_connections_per_address = config.max_connections_per_address.map(|most| most.min(fitting.div_ceil(2)));
 }
 
-async fn relay(config: Config) -> anyhow::Result<Exit> {
+async fn relay(
+    config: Config,
+    passed: Vec<Passed>,
+    systemd: Systemd,
+    mut settings: Settings,
+    filter: telemetry::Filter,
+) -> anyhow::Result<Exit> {
     let stop = Stop::new();
     // Before anything is started: a signal from here on is a stop, not a death.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let relay = Relay::bind(config).await?;
+    let relay = Relay::bind_with(config, passed).await?.with_systemd(systemd.clone());
     for endpoint in relay.endpoints() {
         // For programs that start the relay and need its address; like opencode's own line.
         let _ = writeln!(std::io::stdout(), "opencode-relay listening on {endpoint}");
@@ -134,7 +157,9 @@ async fn relay(config: Config) -> anyhow::Result<Exit> {
             if had_terminal && !std::io::stderr().is_terminal() {
                 return;
             }
-            certificate.read_again();
+            systemd.reloading().await;
+            read_again(&mut settings, &filter, &certificate);
+            systemd.reloaded().await;
         }
         std::future::pending().await
     };
@@ -155,6 +180,41 @@ async fn relay(config: Config) -> anyhow::Result<Exit> {
     tokio::select! {
         exit = &mut running => exit,
         () = signals => Err(anyhow::anyhow!("stop in order: a second signal came")),
+    }
+}
+
+/// Reads again what can be, and says what that changes.
+fn read_again(settings: &mut Settings, filter: &telemetry::Filter, certificate: &Certificate) {
+    if !settings.has_files() && !certificate.is_there() {
+        tracing::info!(
+            "there is nothing to read again: no settings file, and no address to listen on begins with https://"
+        );
+        return;
+    }
+    // Whatever is wrong with the settings: a certificate that was renewed has to be used.
+    certificate.read_again();
+    match settings.read_again() {
+        Ok(again) => {
+            // First, so that the rest is shown as it is wanted now.
+            if let Some(level) = &again.log_level {
+                match filter.set(level) {
+                    Ok(()) => tracing::info!("the settings were read again: log_level is {level:?} now"),
+                    Err(error) => tracing::error!("failed to {error}"),
+                }
+            }
+            for later in &again.later {
+                tracing::warn!("{later}; it takes effect at the next restart");
+            }
+            if again == Again::default() {
+                tracing::info!("the settings were read again: nothing changed");
+            }
+        }
+        Err(mistakes) => {
+            for mistake in &mistakes.0 {
+                tracing::error!("a setting is wrong: {mistake}");
+            }
+            tracing::error!("failed to read the settings again; those from before are used on");
+        }
     }
 }
 

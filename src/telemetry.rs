@@ -10,12 +10,12 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
 use tracing::Level;
-use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{self as layer, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, Registry, reload};
 
 use crate::printable;
 
@@ -61,6 +61,9 @@ pub enum Error {
     /// There is a log already.
     #[error("set the log up: {0}")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
+    /// The log is gone.
+    #[error("change what is logged: {0}")]
+    Gone(#[from] reload::Error),
 }
 
 /// Sets the log of this process up. `filter` is a level, or levels by module: `info,opencode_relay::proxy=debug`.
@@ -68,8 +71,8 @@ pub enum Error {
 /// # Errors
 ///
 /// When the filter is none, or the log was set up before.
-pub fn init(format: Format, filter: &str) -> Result<(), Error> {
-    let filter: Targets = filter.parse()?;
+pub fn init(format: Format, filter: &str) -> Result<Filter, Error> {
+    let (filter, level) = reload::Layer::new(filter.parse::<Targets>()?);
     let format = format.resolve();
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     // `log_internal_errors` would print to the very standard error that failed, and panic over that.
@@ -86,7 +89,22 @@ pub fn init(format: Format, filter: &str) -> Result<(), Error> {
     };
     let ours = filter_fn(|event| is_shown(event.target(), *event.level()));
     tracing_subscriber::registry().with(layer.with_filter(filter.and(ours))).try_init()?;
-    Ok(())
+    Ok(Filter(level))
+}
+
+/// What is shown, to be changed while the relay runs.
+#[derive(Clone, Debug)]
+pub struct Filter(reload::Handle<Targets, Registry>);
+
+impl Filter {
+    /// Shows something else from now on; `filter` is as for [`init`].
+    ///
+    /// # Errors
+    ///
+    /// When the filter is none.
+    pub fn set(&self, filter: &str) -> Result<(), Error> {
+        Ok(self.0.reload(filter.parse::<Targets>()?)?)
+    }
 }
 
 /// Whether the filter is asked at all.

@@ -2,8 +2,10 @@
 
 mod metrics;
 mod report;
+mod systemd;
 mod upstream;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -21,6 +23,8 @@ use crate::proxy::{self, Proxy, Target};
 use crate::stop::{Stop, Tasks};
 use crate::supervise::{self, Exit, Phase};
 use crate::{http, reconcile};
+
+pub use systemd::{Systemd, SystemdError};
 
 use report::Report;
 use upstream::Keeper;
@@ -42,6 +46,7 @@ pub struct Relay {
     endpoints: Vec<http::Endpoint>,
     certificate: Certificate,
     limits: Limits,
+    systemd: Systemd,
     journal: Arc<Journal>,
     restored: Restored,
 }
@@ -51,10 +56,16 @@ pub struct Relay {
 pub struct Certificate(Option<http::Tls>);
 
 impl Certificate {
+    /// Whether there is one.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Reads the files again, for connections to come; what cannot be used is told in the log, and changes nothing.
     pub fn read_again(&self) {
         match self.0.as_ref().map(http::Tls::reload) {
-            None => tracing::info!("there is nothing to read again: no address to listen on begins with https://"),
+            None => {}
             Some(Ok(())) => tracing::info!("the certificate and its key were read again"),
             Some(Err(error)) => tracing::error!("failed to {error}; the certificate from before is used on"),
         }
@@ -88,20 +99,49 @@ impl Relay {
     ///
     /// When the state folder cannot be used or an address cannot be had.
     pub async fn bind(config: Config) -> Result<Self> {
+        Self::bind_with(config, Vec::new()).await
+    }
+
+    /// The same, and listens on the sockets that were passed to the process as well. One of them that is also among the
+    /// addresses to bind is that address.
+    ///
+    /// # Errors
+    ///
+    /// As [`Relay::bind`].
+    pub async fn bind_with(config: Config, passed: Vec<http::Passed>) -> Result<Self> {
         // First, so that a second relay says whose folder it is, not whose port.
         let (journal, restored) = open_journal(&config).await?;
         let is_tls = |endpoint: &http::Endpoint| matches!(endpoint, http::Endpoint::Tcp { is_tls: true, .. });
-        let files = config.tls.as_ref().filter(|_| config.listen.iter().any(is_tls));
+        let all = || config.listen.iter().chain(passed.iter().map(http::Passed::endpoint));
+        let files = config.tls.as_ref().filter(|_| all().any(is_tls));
         let tls = files.map(|files| http::Tls::load(&files.certificate, &files.key)).transpose()?;
         let mut listeners = Vec::new();
         let mut endpoints = Vec::new();
-        for endpoint in &config.listen {
-            let listener = http::Listener::bind(endpoint, config.socket_mode, tls.as_ref()).await?;
-            endpoints.push(listener.endpoint().context("ask for the address that was bound")?);
-            listeners.push(listener);
+        let mut to_bind = config.listen.clone();
+        for mut passed in passed {
+            to_bind.retain(|endpoint| {
+                let is_same = endpoint.is_at(passed.endpoint());
+                if is_same && is_tls(endpoint) {
+                    passed.speak_tls();
+                }
+                !is_same
+            });
+            listeners.push(http::Listener::take(passed, tls.as_ref())?);
         }
-        let (journal, limits) = (Arc::new(journal), Limits::default());
-        Ok(Self { config, listeners, endpoints, certificate: Certificate(tls), limits, journal, restored })
+        for endpoint in &to_bind {
+            listeners.push(http::Listener::bind(endpoint, config.socket_mode, tls.as_ref()).await?);
+        }
+        for listener in &listeners {
+            endpoints.push(listener.endpoint().context("ask for the address that was bound")?);
+        }
+        let (journal, limits, systemd) = (Arc::new(journal), Limits::default(), Systemd::default());
+        Ok(Self { config, listeners, endpoints, certificate: Certificate(tls), limits, systemd, journal, restored })
+    }
+
+    /// The same relay, which tells its manager how it is.
+    #[must_use]
+    pub fn with_systemd(self, systemd: Systemd) -> Self {
+        Self { systemd, ..self }
     }
 
     /// The same relay with other limits.
@@ -128,7 +168,7 @@ impl Relay {
     ///
     /// When the command cannot be started.
     pub async fn run(self, stop: Stop) -> Result<Exit> {
-        let Self { config, listeners, endpoints, certificate: _, limits, journal, restored } = self;
+        let Self { config, listeners, endpoints, certificate: _, limits, systemd, journal, restored } = self;
         warn_about(&config, &endpoints);
         let tasks = Tasks::new();
         let hub = Hub::new(journal.clone());
@@ -231,7 +271,10 @@ impl Relay {
                 let report = report.clone();
                 move || report.ready()
             }),
-            metrics: Arc::new(move |form| report.metrics(form)),
+            metrics: Arc::new({
+                let report = report.clone();
+                move |form| report.metrics(form)
+            }),
             options: http::Options {
                 credentials: config.credentials.as_ref().map(|credentials| http::Credentials {
                     user: credentials.username.clone(),
@@ -249,6 +292,8 @@ impl Relay {
             },
         };
         let mut front = tasks.spawn("front", http::serve(listeners, parts, tasks.clone(), stop_front.clone()));
+        // Ready as soon as clients are taken in: their requests wait for an opencode that is still starting.
+        tasks.spawn("systemd", systemd.accompany(report, inbox_sender.clone(), stop_front.clone()));
 
         let exit = match &config.shape {
             Shape::Beside { .. } => {
@@ -393,13 +438,20 @@ fn warn_about(config: &Config, endpoints: &[http::Endpoint]) {
                  password here: set OPENCODE_SERVER_PASSWORD for opencode and the relay, or listen on 127.0.0.1"
             ),
             // A group is somebody's choice of people; everybody hardly ever is.
-            http::Endpoint::Unix { .. } if config.socket_mode & 0o002 != 0 && !is_guarded => tracing::warn!(
+            http::Endpoint::Unix { path } if is_for_everybody(path) && !is_guarded => tracing::warn!(
                 "{endpoint} can be reached by every user of this machine and opencode, which can run shell commands, has \
-                 no password here: set OPENCODE_SERVER_PASSWORD for opencode and the relay, or use --socket-mode 600 or 660"
+                 no password here: set OPENCODE_SERVER_PASSWORD for opencode and the relay, or use --socket-mode 600 or 660 \
+                 (SocketMode= in a .socket unit)"
             ),
             _ => {}
         }
     }
+}
+
+/// Whether every user of this machine can connect to a unix socket. A name that is no file has no rights at all.
+fn is_for_everybody(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(path).map_or(path.is_relative(), |found| found.permissions().mode() & 0o002 != 0)
 }
 
 /// A number that no earlier run drew.

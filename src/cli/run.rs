@@ -35,7 +35,7 @@ SETTINGS
 )]
 pub struct Flags {
     /// Where clients connect: HOST:PORT, https://HOST:PORT or unix:PATH; can be given several times [default:
-    /// 127.0.0.1:4097]
+    /// 127.0.0.1:4097, or the sockets that systemd passes]
     ///
     /// [env: OPENCODE_RELAY_LISTEN, with commas]
     #[arg(long, value_name = "ADDRESS", help_heading = "Where")]
@@ -258,7 +258,8 @@ impl Flags {
         config::load(&self.into_input(environment))
     }
 
-    fn into_input(self, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Input {
+    /// What was written, for [`config::Settings::load`].
+    pub fn into_input(self, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Input {
         let single = [
             ("upstream", self.upstream),
             ("log", self.log),
@@ -297,6 +298,7 @@ impl Flags {
             file: self.config,
             command: self.command,
             environment: environment.into_iter().collect(),
+            passed: Vec::new(),
         }
     }
 }

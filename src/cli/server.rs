@@ -42,6 +42,7 @@ impl Server {
             file: self.config.clone(),
             command: Vec::new(),
             environment: environment.into_iter().collect(),
+            passed: Vec::new(),
         };
         let (listen, credentials) = config::load_client(&input)?;
         let place = match &self.url {

@@ -1,7 +1,7 @@
 //! Collecting what was written, by key: the flag if there is one, else the variable, else the file.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Input;
 use super::keys::{self, CONFIG_VARIABLE, KEYS, PREFIX};
@@ -20,9 +20,9 @@ pub(super) type Layers = BTreeMap<&'static str, Given>;
 /// Collects all layers; a higher one replaces a lower one whole.
 pub(super) fn collect(input: &Input, mistakes: &mut Mistakes) -> Layers {
     let mut layers = Layers::new();
-    let (environment, file) = read_environment(input, mistakes);
-    if let Some(path) = input.file.clone().or(file) {
-        read_file(path, &mut layers, mistakes);
+    let environment = read_environment(input, mistakes);
+    if let Some(path) = file(input) {
+        read_file(path.to_owned(), &mut layers, mistakes);
     }
     layers.extend(environment);
     for (key, values) in &input.flags {
@@ -33,10 +33,17 @@ pub(super) fn collect(input: &Input, mistakes: &mut Mistakes) -> Layers {
     layers
 }
 
-/// The variables of this program, and the settings file that one of them names.
-fn read_environment(input: &Input, mistakes: &mut Mistakes) -> (Layers, Option<PathBuf>) {
+/// The settings file: the one of the flag, else the one that the variable names.
+pub(super) fn file(input: &Input) -> Option<&Path> {
+    input.file.as_deref().or_else(|| {
+        let named = input.environment.iter().rev().find(|(name, _)| name == CONFIG_VARIABLE);
+        named.map(|(_, value)| Path::new(value)).filter(|path| !path.as_os_str().is_empty())
+    })
+}
+
+/// The variables of this program.
+fn read_environment(input: &Input, mistakes: &mut Mistakes) -> Layers {
     let mut layers = Layers::new();
-    let mut file = None;
     for (name, value) in &input.environment {
         let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
         // An empty variable is how a compose file says that there is none.
@@ -44,7 +51,6 @@ fn read_environment(input: &Input, mistakes: &mut Mistakes) -> (Layers, Option<P
             continue;
         }
         if name == CONFIG_VARIABLE {
-            file = Some(PathBuf::from(value));
             continue;
         }
         let origin = Origin::Environment(name.to_owned());
@@ -70,7 +76,7 @@ fn read_environment(input: &Input, mistakes: &mut Mistakes) -> (Layers, Option<P
         };
         layers.insert(key, Given { values, origin });
     }
-    (layers, file)
+    layers
 }
 
 /// The settings file. It is walked by hand, because a deserializer stops at the first mistake.

@@ -7,6 +7,7 @@
 mod keys;
 mod layers;
 mod mistake;
+mod reload;
 mod resolve;
 mod secret;
 mod value;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use mistake::{Mistake, Mistakes, Origin};
+pub use reload::{Again, Settings};
 pub use secret::{Credentials, Secret};
 
 pub use crate::telemetry::Format as LogFormat;
@@ -36,12 +38,14 @@ pub struct Input {
     pub command: Vec<String>,
     /// The environment of the process.
     pub environment: Vec<(OsString, OsString)>,
+    /// Where the sockets listen that were passed to the process; they stand for the default of `listen`.
+    pub passed: Vec<Endpoint>,
 }
 
 /// Settings that fit together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Where clients connect.
+    /// Where clients connect, besides at the sockets that were passed.
     pub listen: Vec<Endpoint>,
     /// The rights of the unix sockets in `listen`.
     pub socket_mode: u32,
@@ -173,13 +177,7 @@ pub enum Witness {
 ///
 /// All mistakes that were made.
 pub fn load(input: &Input) -> Result<Config, Mistakes> {
-    let mut mistakes = Mistakes::default();
-    let layers = layers::collect(input, &mut mistakes);
-    let config = resolve::resolve(&layers, input, &mut mistakes);
-    match config {
-        Some(config) if mistakes.is_empty() => Ok(config),
-        _ => Err(mistakes),
-    }
+    reload::read(input).map(|(config, _)| config)
 }
 
 /// What a command that asks a server needs of the settings: where a relay with them listens, and the password.

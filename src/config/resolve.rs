@@ -80,20 +80,21 @@ pub(super) fn resolve_client(
     mistakes: &mut Mistakes,
 ) -> (Vec<Endpoint>, Option<Credentials>) {
     let mut reader = Reader { layers, mistakes };
-    (listen(&mut reader), credentials(&mut reader, input, &mut Vec::new()))
+    (listen(&mut reader, &[]), credentials(&mut reader, input, &mut Vec::new()))
 }
 
-fn listen(reader: &mut Reader<'_>) -> Vec<Endpoint> {
-    reader.all("listen", value::endpoint).unwrap_or_else(|| vec![LISTEN.into()])
+fn listen(reader: &mut Reader<'_>, passed: &[Endpoint]) -> Vec<Endpoint> {
+    let default = || if passed.is_empty() { vec![LISTEN.into()] } else { Vec::new() };
+    reader.all("listen", value::endpoint).unwrap_or_else(default)
 }
 
 /// Makes the settings; `None` when there is no shape to make them for, which is then among the mistakes.
 pub(super) fn resolve(layers: &Layers, input: &Input, mistakes: &mut Mistakes) -> Option<Config> {
     let mut warnings = Vec::new();
     let mut reader = Reader { layers, mistakes };
-    let listen = listen(&mut reader);
+    let listen = listen(&mut reader, &input.passed);
     let socket_mode = reader.one("socket_mode", value::mode).unwrap_or(SOCKET_MODE);
-    let tls = tls(&mut reader, &listen);
+    let tls = tls(&mut reader, listen.iter().chain(&input.passed));
     let witness = reader.one("witness", value::witness).unwrap_or_default();
     let upstream = reader.one("upstream", value::upstream);
     let log = reader.one("log", value::source);
@@ -197,10 +198,10 @@ fn default_state_dir(input: &Input) -> Option<PathBuf> {
 }
 
 /// The certificate, which is there exactly when somebody is to see it.
-fn tls(reader: &mut Reader<'_>, listen: &[Endpoint]) -> Option<Tls> {
+fn tls<'a>(reader: &mut Reader<'_>, mut listen: impl Iterator<Item = &'a Endpoint>) -> Option<Tls> {
     let certificate = reader.one("tls_certificate", value::file);
     let key = reader.one("tls_key", value::file);
-    let is_wanted = listen.iter().any(|endpoint| matches!(endpoint, Endpoint::Tcp { is_tls: true, .. }));
+    let is_wanted = listen.any(|endpoint| matches!(endpoint, Endpoint::Tcp { is_tls: true, .. }));
     for (name, remedy) in [
         ("tls_certificate", "Add --tls-certificate FILE, with the certificate in PEM"),
         ("tls_key", "Add --tls-key FILE, with the certificate's private key in PEM"),

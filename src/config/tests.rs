@@ -14,6 +14,7 @@ fn input(command: &str, flags: &[(&'static str, &str)], environment: &[(&str, &s
             .map(|(name, value)| (name.into(), value.into()))
             .collect(),
         file: None,
+        ..Input::default()
     }
 }
 

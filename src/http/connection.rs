@@ -13,7 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Front;
 use super::body::AnswerBody;
@@ -29,6 +29,10 @@ use crate::stop::{Stop, Tasks};
 /// what was sent before the stream's end: hyper asks a body for nothing, not even for its end, while the client does not
 /// read, and one that never does must not use up the grace of a stop.
 pub(super) const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// How old a connection is at least when a stop tells it to go. hyper closes one at once that has said nothing, and its first
+/// request may be on its way: whoever was let in would get no answer, where a moment later he would have waited for the next relay.
+const FIRST: Duration = Duration::from_secs(1);
 
 /// How long a client may take for its part; see [`Options`](super::Options).
 #[derive(Clone, Copy, Debug)]
@@ -199,6 +203,11 @@ impl Client {
         let peer = self.peer;
         // Set late instead of at each turn: it goes off before anything can be due, and is put off then.
         let mut timer = pin!(sleep(self.rest()));
+        let begun = Instant::now();
+        let mut drain = pin!(async {
+            self.ends.drain.pulled().await;
+            sleep_until(begun + FIRST).await;
+        });
         let (mut is_draining, mut last) = (false, None);
         loop {
             tokio::select! {
@@ -210,7 +219,7 @@ impl Client {
                     }
                     return End::Done;
                 }
-                () = self.ends.drain.pulled(), if !is_draining => {
+                () = drain.as_mut(), if !is_draining => {
                     is_draining = true;
                     last = Some(Instant::now() + LAST_WAIT);
                     timer.as_mut().reset(Instant::now() + LAST_WAIT);

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use tokio::net::{TcpListener, UnixListener};
 
+use super::passed::Passed;
 use super::socket::Stream;
 use super::tls::Tls;
 use super::unix::{self, SocketFile, UnixError};
@@ -59,6 +60,26 @@ impl FromStr for Endpoint {
     }
 }
 
+impl Endpoint {
+    /// Whether both are one place, whatever is spoken there.
+    #[must_use]
+    pub fn is_at(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp { address, .. }, Self::Tcp { address: other, .. }) => address == other,
+            (Self::Unix { path }, Self::Unix { path: other }) => path == other,
+            _ => false,
+        }
+    }
+
+    fn tls_of(&self, is_tls: bool, tls: Option<&Tls>) -> Result<Option<Tls>, ListenError> {
+        match (is_tls, tls) {
+            (false, _) => Ok(None),
+            (true, Some(tls)) => Ok(Some(tls.clone())),
+            (true, None) => Err(ListenError::NoTls(self.clone())),
+        }
+    }
+}
+
 impl From<SocketAddr> for Endpoint {
     fn from(address: SocketAddr) -> Self {
         Self::Tcp { address, is_tls: false }
@@ -83,6 +104,8 @@ pub struct Listener(Kind);
 enum Kind {
     Tcp(TcpListener, Option<Tls>),
     Unix(UnixListener, SocketFile),
+    /// Its file is whose who opened it.
+    PassedUnix(UnixListener, PathBuf),
 }
 
 /// Failed to listen. Each message says where, and what to do.
@@ -99,6 +122,14 @@ pub enum ListenError {
     /// On a unix socket.
     #[error(transparent)]
     Unix(#[from] UnixError),
+    /// On a socket that was open before.
+    #[error("listen on {endpoint}, which was passed: {error}")]
+    Passed {
+        /// Where.
+        endpoint: Endpoint,
+        /// What the system said.
+        error: io::Error,
+    },
     /// There is no certificate for it.
     #[error("listen on {0}: TLS needs --tls-certificate and --tls-key")]
     NoTls(Endpoint),
@@ -117,14 +148,31 @@ impl Listener {
                 Ok(Self(Kind::Unix(listener, file)))
             }
             Endpoint::Tcp { address, is_tls } => {
-                let tls = match (is_tls, tls) {
-                    (false, _) => None,
-                    (true, Some(tls)) => Some(tls.clone()),
-                    (true, None) => return Err(ListenError::NoTls(endpoint.clone())),
-                };
+                let tls = endpoint.tls_of(*is_tls, tls)?;
                 let listener = TcpListener::bind(address).await;
                 let port = |error| ListenError::Port { endpoint: endpoint.clone(), error };
                 Ok(Self(Kind::Tcp(listener.map_err(port)?, tls)))
+            }
+        }
+    }
+
+    /// Listens on a socket that was open before; `tls` is for `https://`.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not let it, or there is no certificate.
+    pub fn take(passed: Passed, tls: Option<&Tls>) -> Result<Self, ListenError> {
+        let Passed { endpoint, socket } = passed;
+        let failed = |error| ListenError::Passed { endpoint: endpoint.clone(), error };
+        socket.set_nonblocking(true).map_err(failed)?;
+        match &endpoint {
+            Endpoint::Unix { path } => {
+                let listener = UnixListener::from_std(socket.into()).map_err(failed)?;
+                Ok(Self(Kind::PassedUnix(listener, path.clone())))
+            }
+            Endpoint::Tcp { is_tls, .. } => {
+                let tls = endpoint.tls_of(*is_tls, tls)?;
+                Ok(Self(Kind::Tcp(TcpListener::from_std(socket.into()).map_err(failed)?, tls)))
             }
         }
     }
@@ -138,6 +186,7 @@ impl Listener {
         match &self.0 {
             Kind::Tcp(listener, tls) => Ok(Endpoint::Tcp { address: listener.local_addr()?, is_tls: tls.is_some() }),
             Kind::Unix(_, file) => Ok(Endpoint::Unix { path: file.path().to_owned() }),
+            Kind::PassedUnix(_, path) => Ok(Endpoint::Unix { path: path.clone() }),
         }
     }
 
@@ -145,7 +194,7 @@ impl Listener {
     pub(super) fn tls(&self) -> Option<&Tls> {
         match &self.0 {
             Kind::Tcp(_, tls) => tls.as_ref(),
-            Kind::Unix(..) => None,
+            Kind::Unix(..) | Kind::PassedUnix(..) => None,
         }
     }
 
@@ -156,7 +205,7 @@ impl Listener {
                 let (stream, peer) = listener.accept().await?;
                 Ok((Stream::Tcp(stream), Peer::Ip(peer)))
             }
-            Kind::Unix(listener, _) => {
+            Kind::Unix(listener, _) | Kind::PassedUnix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 Ok((Stream::Unix(stream), Peer::Unix))
             }

@@ -11,7 +11,7 @@ pub mod stream;
 use std::sync::Arc;
 
 use ::http::HeaderValue;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// How many messages may wait for the pipeline. A source that finds the queue full waits.
 pub const QUEUE: usize = 1024;
@@ -27,6 +27,8 @@ pub enum Message {
     State(state::Message),
     /// Something passed through the proxy.
     Passed(Passed),
+    /// Somebody wants to know whether the pipeline works: it answers.
+    Ping(oneshot::Sender<()>),
 }
 
 /// What the client's side shows of opencode's state.

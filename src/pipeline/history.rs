@@ -113,17 +113,23 @@ impl History {
         Self { totals, ..Self::default() }
     }
 
-    /// Notes a change, unless it is none.
-    pub(super) fn change(&mut self, at: u64, subject: Subject, state: &'static str, reason: Option<&str>) {
+    /// What somebody does since the last change.
+    pub(super) fn state(&self, subject: Subject) -> Option<&'static str> {
+        self.changes.iter().rfind(|change| change.subject == subject).map(|change| change.state)
+    }
+
+    /// Notes a change; says whether it was one.
+    pub(super) fn change(&mut self, at: u64, subject: Subject, state: &'static str, reason: Option<&str>) -> bool {
         let last = self.changes.iter().rfind(|change| change.subject == subject);
         let reason = reason.map(|reason| &reason[..reason.floor_char_boundary(REASON)]);
         if last.is_some_and(|last| last.state == state && last.reason.as_deref() == reason) {
-            return;
+            return false;
         }
         if self.changes.len() == CHANGES {
             self.changes.pop_front();
         }
         self.changes.push_back(Change { at, subject, state, reason: reason.map(Into::into) });
+        true
     }
 
     /// Counts what came since the last call.

@@ -90,6 +90,8 @@ struct Core {
     reconcile: Reconcile,
     status: Status,
     stream_state: watch::Sender<StreamState>,
+    /// Counts the changes of all witnesses' states.
+    changes: watch::Sender<u64>,
     api: Api,
     has_api: Arc<AtomicBool>,
     hub: Hub,
@@ -123,6 +125,7 @@ impl Pipeline {
             reconcile,
             status: Status { history, ..Status::default() },
             stream_state: watch::Sender::default(),
+            changes: watch::Sender::default(),
             api: Api::restore(&parts.restored.recent),
             has_api: parts.has_api,
             newest: parts.journal.fill().newest.0,
@@ -220,6 +223,20 @@ impl Handle {
         lock(&self.0).stream_state.subscribe()
     }
 
+    /// Moves when [`states`](Self::states) may be others.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        lock(&self.0).changes.subscribe()
+    }
+
+    /// What each witness does, those of which nothing was heard left out.
+    #[must_use]
+    pub fn states(&self) -> Vec<(Subject, &'static str)> {
+        let core = lock(&self.0);
+        let state = |subject| Some((subject, core.status.history.state(subject)?));
+        [Subject::Opencode, Subject::Stream, Subject::Log, Subject::State].into_iter().filter_map(state).collect()
+    }
+
     /// How the pipeline is.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -260,6 +277,8 @@ impl Core {
                 self.input(Input::Answer { number, answer }, now, asks);
             }
             Message::Passed(Passed::InUse(directory)) => self.input(Input::InUse(directory), now, asks),
+            // Whoever asked may have given up.
+            Message::Ping(answer) => drop(answer.send(())),
             Message::Passed(Passed::Write { path, body }) => self.input(Input::Write { path, body }, now, asks),
         }
     }
@@ -273,8 +292,8 @@ impl Core {
                 self.changed(now, Subject::Log, "following", None);
             }
             Message::Waiting { reason } => {
-                self.status.history.change(now.wall, Subject::Log, "waiting", Some(&reason));
-                log.wait(reason);
+                log.wait(reason.clone());
+                self.changed(now, Subject::Log, "waiting", Some(&reason));
             }
             Message::Ended => {
                 log.end();
@@ -411,7 +430,9 @@ impl Core {
     }
 
     fn changed(&mut self, now: Now, subject: Subject, state: &'static str, reason: Option<&str>) {
-        self.status.history.change(now.wall, subject, state, reason);
+        if self.status.history.change(now.wall, subject, state, reason) {
+            self.changes.send_modify(|changes| *changes += 1);
+        }
     }
 
     fn count(&mut self, now: Now) {

@@ -22,6 +22,11 @@ use super::{Error, Options, Parts, Phase};
 /// How long the command's output is still read after its end: a process that left the group can keep the pipe open forever.
 const DRAIN: Duration = Duration::from_secs(1);
 
+/// What systemd tells the relay alone. An opencode that knew them, or a tool that it runs, could speak in the relay's name,
+/// and take descriptors for sockets that are none.
+const MANAGERS: [&str; 7] =
+    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID"];
+
 /// How a life went.
 #[derive(Debug)]
 pub(super) struct Life {
@@ -52,7 +57,11 @@ impl Child {
         let failed = |reason| Error::Guardian { program: guardian.display().to_string(), reason };
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let theirs = theirs.into_std().map_err(failed)?;
-        let child = tokio::process::Command::new(guardian)
+        let mut command_line = tokio::process::Command::new(guardian);
+        for variable in MANAGERS {
+            command_line.env_remove(variable);
+        }
+        let child = command_line
             .arg0("opencode-relay")
             .args(["guard", "--"])
             .args(command)

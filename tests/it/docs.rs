@@ -8,7 +8,8 @@ use clap::CommandFactory as _;
 use opencode_relay::cli::Cli;
 
 /// Flags of other programs that the documents show.
-const FOREIGN: [&str; 8] = ["attach", "cors", "hostname", "locked", "port", "print-logs", "release", "help"];
+const FOREIGN: [&str; 11] =
+    ["attach", "cors", "hostname", "locked", "port", "print-logs", "release", "help", "now", "path", "user"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -36,6 +36,7 @@ mod standin;
 mod supervise;
 mod supply;
 mod support;
+mod systemd;
 mod tail;
 mod tailing;
 mod upstream;

@@ -66,6 +66,17 @@ impl Process {
         cwd: &Path,
         tee: Option<File>,
     ) -> std::io::Result<Self> {
+        Self::start_with(Stdio::null(), command, env, cwd, tee)
+    }
+
+    /// The same with something to read.
+    pub(crate) fn start_with(
+        stdin: Stdio,
+        command: &[String],
+        env: &[(String, String)],
+        cwd: &Path,
+        tee: Option<File>,
+    ) -> std::io::Result<Self> {
         let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
             .args(command)
@@ -73,7 +84,7 @@ impl Process {
             .envs(env.iter().map(|(name, value)| (name, value)))
             .current_dir(cwd)
             .process_group(0)
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use opencode_relay::app::{Certificate, Relay, Systemd};
 use opencode_relay::cli::{self, Command};
@@ -12,9 +13,13 @@ use opencode_relay::supervise::{Exit, guard};
 use opencode_relay::telemetry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 
 /// Descriptors for what is not a client: files, the journal, signals, the log, listeners, the upstream's stream.
 const OWN_DESCRIPTORS: u64 = 64;
+
+/// How long after the first a further signal is taken for the same one; `timeout` sends two at once.
+const SAME_SIGNAL: Duration = Duration::from_millis(250);
 
 /// Wrong usage or settings.
 const USAGE: u8 = 2;
@@ -171,10 +176,13 @@ async fn relay(
             () = hung_up => {}
         }
         stop.pull();
-        // A second signal means it.
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        // A second signal means it, but not the same one again: some send it to a process and then to its group.
+        let first = Instant::now();
+        while first.elapsed() < SAME_SIGNAL {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
         }
     };
     tokio::select! {

@@ -150,9 +150,8 @@ impl Report {
 
 fn upstream(page: &mut Page, moment: &Moment) {
     let release = moment.known.release.as_ref().map(ToString::to_string);
-    let is_up = moment.upstream.0 == "up" && release.is_some();
     page.gauge("opencode_relay_upstream_up", "1 while opencode runs and has said which release it is.")
-        .is(u8::from(is_up));
+        .is(u8::from(moment.upstream.0 == "up"));
     let mut info = page.gauge("opencode_relay_upstream_info", "1, and which opencode this is.");
     if let Some(version) = release {
         info.with(&[("version", &version[..version.floor_char_boundary(VERSION)])], 1);

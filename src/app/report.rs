@@ -71,8 +71,11 @@ impl Report {
     /// Looks at everything once.
     pub(super) fn look(&self) -> Moment {
         let status = self.handle.status();
+        let known = self.known.borrow().clone();
         let upstream = match &*self.target.borrow() {
             Target::Starting => ("starting", None),
+            // Beside a running opencode nobody else tells that it ended.
+            Target::Up(_) if known.release.is_none() => ("down", Some("it does not answer".to_owned())),
             Target::Up(_) => ("up", None),
             Target::Down { reason } => ("down", Some(reason.clone())),
         };
@@ -89,7 +92,7 @@ impl Report {
             StreamState::Down => "down",
         };
         Moment {
-            known: self.known.borrow().clone(),
+            known,
             fill: self.journal.fill(),
             health: self.journal.health(),
             ready: self.ready_with(status.stream.clone()),

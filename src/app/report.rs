@@ -49,16 +49,25 @@ pub(super) struct Moment {
 impl Report {
     /// Whether clients can be served now.
     pub(super) fn ready(&self) -> Result<(), String> {
-        self.ready_with(self.handle.status().stream)
+        let (target, known) = self.upstream();
+        self.ready_with(&target, &known, self.handle.status().stream)
     }
 
-    fn ready_with(&self, stream: StreamStatus) -> Result<(), String> {
-        match &*self.target.borrow() {
+    /// Where opencode is and which one, looked up once: who borrows either of them twice at a time can wait for ever, because
+    /// whoever wants to change it stands between.
+    fn upstream(&self) -> (Target, Known) {
+        let target = self.target.borrow().clone();
+        let known = self.known.borrow().clone();
+        (target, known)
+    }
+
+    fn ready_with(&self, target: &Target, known: &Known, stream: StreamStatus) -> Result<(), String> {
+        match target {
             Target::Up(_) => {}
             Target::Starting => return Err("opencode has not said its address yet".into()),
             Target::Down { reason } => return Err(format!("opencode is not running: {reason}")),
         }
-        if self.known.borrow().release.is_none() {
+        if known.release.is_none() {
             return Err("opencode has not answered yet".into());
         }
         if self.config.witness == Witness::Stream && stream.state != StreamState::Connected {
@@ -71,13 +80,14 @@ impl Report {
     /// Looks at everything once.
     pub(super) fn look(&self) -> Moment {
         let status = self.handle.status();
-        let known = self.known.borrow().clone();
-        let upstream = match &*self.target.borrow() {
+        let (target, known) = self.upstream();
+        let ready = self.ready_with(&target, &known, status.stream.clone());
+        let upstream = match target {
             Target::Starting => ("starting", None),
             // Beside a running opencode nobody else tells that it ended.
             Target::Up(_) if known.release.is_none() => ("down", Some("it does not answer".to_owned())),
             Target::Up(_) => ("up", None),
-            Target::Down { reason } => ("down", Some(reason.clone())),
+            Target::Down { reason } => ("down", Some(reason)),
         };
         let log = match &status.log.state {
             LogState::None => ("none", None),
@@ -91,16 +101,7 @@ impl Report {
             StreamState::Connected => "connected",
             StreamState::Down => "down",
         };
-        Moment {
-            known,
-            fill: self.journal.fill(),
-            health: self.journal.health(),
-            ready: self.ready_with(status.stream.clone()),
-            upstream,
-            log,
-            stream,
-            status,
-        }
+        Moment { known, fill: self.journal.fill(), health: self.journal.health(), ready, upstream, log, stream, status }
     }
 
     pub(super) fn status(&self) -> Value {

@@ -77,6 +77,8 @@ impl Report {
             .is(u8::from(health.degraded.is_some()));
         page.gauge("opencode_relay_journal_events", "Events that clients can resume from.").is(fill.events);
         page.gauge("opencode_relay_journal_bytes", "Bytes that these events take.").is(fill.bytes);
+        page.gauge("opencode_relay_journal_waiting_events", "Events that wait for the journal's file.")
+            .is(moment.status.newest.saturating_sub(fill.newest.0));
         page.gauge("opencode_relay_journal_limit_bytes", "Most bytes that are kept.").is(self.config.journal_bytes);
         page.counter("opencode_relay_journal_appended_total", "Events numbered since the journal began.")
             .is(fill.newest.0);

@@ -157,6 +157,7 @@ impl Report {
                 "bytes": fill.bytes,
                 "oldest": fill.oldest.0,
                 "newest": fill.newest.0,
+                "waiting": status.newest.saturating_sub(fill.newest.0),
             },
             "clients": clients,
             "streams": self.streams(fill.newest),

@@ -245,6 +245,7 @@ impl Handle {
         status.ledger = core.reconcile.counts().map(|(kind, count)| (kind.clone(), count.clone())).collect();
         (status.state.reads, status.state.in_flight) = core.reconcile.reads();
         status.directories = core.reconcile.directories().cloned().collect();
+        status.newest = core.newest;
         status
     }
 }

@@ -21,6 +21,8 @@ pub struct Status {
     pub made: u64,
     /// Directories in use.
     pub directories: Vec<Arc<str>>,
+    /// The newest number given; the journal may still be writing it.
+    pub newest: u64,
     /// The last hour.
     pub history: History,
 }

@@ -112,7 +112,12 @@ impl Relay {
             let read = status["witnesses"]["log"]["notices"] == announced || status["witness"] == "stream";
             let pending =
                 status["ledger"].as_object().is_some_and(|ledger| ledger.values().any(|count| count["pending"] != 0));
-            read && status["ledger"].is_object() && !pending && status["witnesses"]["state"]["in_flight"] == 0
+            // What is counted is shown only once it is written.
+            let written = status["journal"]["waiting"] == 0;
+            read && written
+                && status["ledger"].is_object()
+                && !pending
+                && status["witnesses"]["state"]["in_flight"] == 0
         })
         .await
     }

@@ -16,6 +16,7 @@ async fn nobody_but_the_events_waits_for_the_file() {
         assert!(standin.send(&numbered(1)));
         let status = until(&relay, "taken", |status| status["witnesses"]["stream"]["events"] == 1).await;
         assert_eq!(status["journal"]["newest"], 0, "the status waited for the file");
+        assert_eq!(status["journal"]["waiting"], 1);
         assert_eq!(relay.api().get("/global/health").await["healthy"], true);
         file.execute_batch("ROLLBACK").unwrap();
         until_number(&stream, 1).await;

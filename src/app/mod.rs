@@ -171,6 +171,9 @@ impl Relay {
     pub async fn run(self, stop: Stop) -> Result<Exit> {
         let Self { config, listeners, endpoints, certificate: _, limits, systemd, journal, restored } = self;
         warn_about(&config, &endpoints);
+        for endpoint in &endpoints {
+            tracing::info!("listening on {endpoint}");
+        }
         let tasks = Tasks::new();
         let hub = Hub::new(journal.clone());
         let has_api = Arc::new(AtomicBool::new(false));

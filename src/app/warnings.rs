@@ -10,7 +10,6 @@ pub(super) fn warn_about(config: &Config, endpoints: &[http::Endpoint]) {
         tracing::warn!("{warning}");
     }
     for endpoint in endpoints {
-        tracing::info!("listening on {endpoint}");
         let is_guarded = config.credentials.is_some();
         match endpoint {
             // TLS keeps others from listening in, not from coming in.

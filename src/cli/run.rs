@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::config::{self, Config, Input, Mistakes};
+use crate::config::Input;
 
 const EXAMPLES: &str = "\
 EXAMPLES
@@ -249,16 +249,7 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// Checks the flags together with the environment and the settings file.
-    ///
-    /// # Errors
-    ///
-    /// All mistakes that were made; the exit code for them is 2.
-    pub fn load(self, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Config, Mistakes> {
-        config::load(&self.into_input(environment))
-    }
-
-    /// What was written, for [`config::Settings::load`].
+    /// What was written, for [`crate::config::Settings::load`].
     pub fn into_input(self, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Input {
         let single = [
             ("upstream", self.upstream),
@@ -309,7 +300,11 @@ mod tests {
 
     use super::super::{Cli, Command};
     use super::*;
-    use crate::config::Shape;
+    use crate::config::{self, Config, Mistakes, Shape};
+
+    fn load<const N: usize>(flags: Flags, environment: [(OsString, OsString); N]) -> Result<Config, Mistakes> {
+        config::load(&flags.into_input(environment))
+    }
 
     fn flags(line: &str) -> Flags {
         let words = ["opencode-relay", "run"].into_iter().chain(line.split_whitespace());
@@ -321,9 +316,8 @@ mod tests {
 
     #[test]
     fn flags_become_settings() {
-        let config = flags("--listen 127.0.0.1:1 --listen [::1]:2 --emit-bare --grace 5s -- opencode serve --port 0")
-            .load([("HOME".into(), "/home/me".into())])
-            .unwrap();
+        let flags = flags("--listen 127.0.0.1:1 --listen [::1]:2 --emit-bare --grace 5s -- opencode serve --port 0");
+        let config = load(flags, [("HOME".into(), "/home/me".into())]).unwrap();
         assert_eq!(config.listen.len(), 2);
         assert!(config.emit_bare);
         assert_eq!(config.grace.as_secs(), 5);
@@ -338,7 +332,7 @@ mod tests {
             --log-format bad --log-level a=b=c --listen bad --socket-mode bad --tls-certificate= --tls-key= --trusted-proxy bad \
             --allowed-host a:b --max-connections bad --max-connections-per-address bad --max-requests bad --max-sockets bad \
             --max-body bad --head-timeout bad --idle-timeout bad --connect-timeout bad --answer-timeout bad";
-        let mistakes = flags(line).load([]).unwrap_err();
+        let mistakes = load(flags(line), []).unwrap_err();
         let keys: std::collections::BTreeSet<&str> = mistakes.0.iter().map(|mistake| mistake.key.as_str()).collect();
         assert_eq!(keys.len(), 31, "{mistakes}");
     }

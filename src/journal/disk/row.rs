@@ -126,21 +126,10 @@ impl Columns<'_> {
         checksum.end()
     }
 
-    /// The id and the data of the frame. Relays before 0.2 wrote the id in front.
-    fn frame_parts(&self) -> Option<(&[u8], &[u8])> {
-        let lines = self.frame.strip_suffix(b"\n\n")?;
-        let end = memchr::memchr(b'\n', lines)?;
-        let (first, second) = (&lines[..end], &lines[end + 1..]);
-        match first.strip_prefix(b"data: ") {
-            Some(data) => Some((second.strip_prefix(b"id: ")?, data)),
-            None => Some((first.strip_prefix(b"id: ")?, second.strip_prefix(b"data: ")?)),
-        }
-    }
-
     /// The record, if the columns make one. The checksum fits when this is called, so a `None` here is a mistake of the
     /// relay that wrote it.
     fn record(&self) -> Option<Record> {
-        let (cursor, global) = self.frame_parts()?;
+        let (cursor, global) = frame_parts(self.frame)?;
         let cursor: Cursor = text(cursor)?.parse().ok()?;
         let (start, end) = (usize::try_from(self.start).ok()?, usize::try_from(self.end).ok()?);
         global.get(start..end)?;
@@ -192,4 +181,30 @@ pub(in crate::journal) fn checksum(texts: &[&str]) -> u32 {
         checksum.text(Some(text.as_bytes()));
     }
     checksum.end()
+}
+
+/// The id and the data of a stored frame. Relays of an earlier day wrote the id in front.
+fn frame_parts(frame: &[u8]) -> Option<(&[u8], &[u8])> {
+    let lines = frame.strip_suffix(b"\n\n")?;
+    let end = memchr::memchr(b'\n', lines)?;
+    let (first, second) = (&lines[..end], &lines[end + 1..]);
+    match first.strip_prefix(b"data: ") {
+        Some(data) => Some((second.strip_prefix(b"id: ")?, data)),
+        None => Some((first.strip_prefix(b"id: ")?, second.strip_prefix(b"data: ")?)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_of_both_orders_are_read() {
+        let parts = Some((&b"00d1ce5eed5eed00-42"[..], &br#"{"a":1}"#[..]));
+        assert_eq!(frame_parts(b"data: {\"a\":1}\nid: 00d1ce5eed5eed00-42\n\n"), parts);
+        assert_eq!(frame_parts(b"id: 00d1ce5eed5eed00-42\ndata: {\"a\":1}\n\n"), parts);
+        for none in [&b""[..], b"\n\n", b"data: {}\n\n", b"id: 1\nid: 2\n\n", b"data: {}\nid: 1\n"] {
+            assert_eq!(frame_parts(none), None, "{none:?}");
+        }
+    }
 }

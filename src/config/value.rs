@@ -60,7 +60,7 @@ pub(super) fn or_off<T>(text: &str, parse: fn(&str) -> Result<T, Wrong>) -> Resu
 
 pub(super) fn source(text: &str) -> Result<Source, Wrong> {
     text.parse().or_else(|error: crate::ingest::log::ParseSourceError| {
-        wrong(error.to_string(), "The sources are file:PATH, dir:PATH, stdin and none")
+        wrong(error.to_string(), "The sources are file:PATH, dir:PATH, journald:UNIT, stdin and none")
     })
 }
 

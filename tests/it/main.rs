@@ -13,6 +13,7 @@ mod framing;
 mod fronts;
 mod healthcheck;
 mod journal;
+mod journald;
 mod kit;
 mod layering;
 mod listen;

@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::bounded;
 use crate::support::fold::Fold;
+use crate::support::journald::{Journalctl, Journald, Tail, UNIT};
 use crate::support::ledger::{self, Ledger};
 use crate::support::model::ScriptedModel;
 use crate::support::opencode::{Home, Opencode};
@@ -31,6 +32,8 @@ const MOST_FAILURES: usize = 3;
 enum Log {
     Stderr,
     Folder,
+    /// systemd's journal, in which it stands as what a unit wrote.
+    Journald,
 }
 
 /// A client of the relay in one directory.
@@ -44,10 +47,13 @@ struct Client {
 struct Scene {
     clients: Vec<Client>,
     failures: Vec<String>,
+    /// Of so many turns that end one right after the other, how many ends a client hears at least.
+    least: fn(usize) -> usize,
     stage: Stage,
     relay: Relay,
     opencode: Opencode,
     _model: ScriptedModel,
+    _journald: Option<(Journald, Journalctl, Tail)>,
 }
 
 impl Scene {
@@ -60,9 +66,20 @@ impl Scene {
                 let source = format!("dir:{}", home.log_folder().display());
                 (home.with_log_file(), source)
             }
+            Log::Journald => (home, format!("journald:{UNIT}")),
         };
         let opencode = home.start().await;
-        let relay = Relay::beside(&opencode, &source, "log", &[]).await;
+        let (mut journald, mut env) = (None, opencode.home.env());
+        if let Log::Journald = log {
+            let running = Journald::start("RateLimitBurst=0").await;
+            let (journalctl, tail) = (running.journalctl(), running.tail(&opencode.home.stderr_file(), UNIT));
+            // The first that is found.
+            env.extend(journalctl.env());
+            journald = Some((running, journalctl, tail));
+        }
+        // journald is heard four times a second; what happened in between is seen at once.
+        let least = if journald.is_some() { |turns: usize| turns.min(1) } else { |turns| turns };
+        let relay = Relay::beside_in(&env, &opencode, &source, "log", &[]).await;
         let stage = Stage::set(&opencode, &model, &relay.api()).await;
         let mut clients = Vec::new();
         for directory in stage.directories() {
@@ -70,7 +87,7 @@ impl Scene {
             clients.push(Client { directory: directory.to_owned(), stream, fold: Fold::default() });
         }
         opencode.settle(QUIET).await;
-        Self { clients, failures: Vec::new(), stage, relay, opencode, _model: model }
+        Self { clients, failures: Vec::new(), least, stage, relay, opencode, _model: model, _journald: journald }
     }
 
     /// Drives a situation and waits until every client knows all about it; prints the line of the table.
@@ -131,7 +148,7 @@ impl Scene {
             let idles: usize = self.clients.iter().filter_map(|client| client.fold.idles.get(session)).sum();
             // opencode says it twice after an abort, and REST knows of one.
             let most = turns + did.aborted;
-            if !(*turns..=most).contains(&idles) {
+            if !((self.least)(*turns)..=most).contains(&idles) {
                 wrong.push(format!("{turns} turns of {session}, {idles} times idle"));
             }
         }
@@ -151,8 +168,8 @@ impl Scene {
     }
 }
 
-async fn log_converges(version: &'static str) {
-    let mut scene = Scene::set(version, Log::Stderr).await;
+async fn log_converges(version: &'static str, log: Log) {
+    let mut scene = Scene::set(version, log).await;
     let before = Ledger::read(&scene.relay.api()).await;
     let first_line = scene.opencode.published().len();
     for (name, situation) in situations::ALL {
@@ -177,17 +194,22 @@ async fn log_converges(version: &'static str) {
 
 #[tokio::test]
 async fn log_converges_1_14_48() {
-    bounded(log_converges("1.14.48")).await;
+    bounded(log_converges("1.14.48", Log::Stderr)).await;
 }
 
 #[tokio::test]
 async fn log_converges_1_14_41() {
-    bounded(log_converges("1.14.41")).await;
+    bounded(log_converges("1.14.41", Log::Stderr)).await;
 }
 
 #[tokio::test]
 async fn log_converges_1_15_0() {
-    bounded(log_converges("1.15.0")).await;
+    bounded(log_converges("1.15.0", Log::Stderr)).await;
+}
+
+#[tokio::test]
+async fn log_converges_by_the_journal_of_systemd() {
+    bounded(log_converges("1.14.48", Log::Journald)).await;
 }
 
 /// opencode logs into a folder, a new file per start.

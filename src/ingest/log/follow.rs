@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::folder::Folder;
+use super::journald::follow_unit;
 use super::others::Others;
 use super::place::{Begin, Current, Place, why};
 use super::position::{Identity, Saved};
@@ -32,6 +33,10 @@ pub async fn follow(source: Source, start: Start, out: Sender, stop: Stop) {
     let place = match source {
         Source::File(path) => Place::File(path),
         Source::Directory(path) => Place::Directory(Folder::new(path)),
+        Source::Journald(unit) => {
+            let _ = stop.or(follow_unit(&unit, &name, start, &out)).await;
+            return;
+        }
         Source::Stdin => {
             let _ = stop.or(follow_reader(io::stdin(), name, &out)).await;
             return;

@@ -6,6 +6,7 @@
 pub mod decode;
 mod folder;
 mod follow;
+mod journald;
 pub mod line;
 mod others;
 mod place;
@@ -59,7 +60,7 @@ pub enum Start {
     After(Position),
 }
 
-/// Where reading goes on: which file, and how far. JSON text, to be kept and handed back as it is.
+/// Where reading goes on: which file and how far, or after which entry of systemd's journal. JSON text, to be kept and handed back as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position(pub String);
 
@@ -83,11 +84,13 @@ pub enum Item {
         /// For people and for the counter's label:
         /// * `line-too-long`: a line beyond [`LONGEST_LINE`](decode::LONGEST_LINE);
         /// * `truncated`: the file was emptied or cut, and what it held is in none of the files beside it;
-        /// * `rotated-away`: a file was removed or compressed before it was read to its end, or may have been;
+        /// * `rotated-away`: a file was removed or compressed before it was read to its end, or may have been; entries of
+        ///   systemd's journal were;
         /// * `unfinished-line`: a file ended within a line;
         /// * `written-after-rotation`: a file was left for its successor and was written to after that;
         /// * `two-servers`: a server's log was left for a newer one, and lives on (see [`Elsewhere`](Item::Elsewhere));
         /// * `position-unknown`: the position to begin at is of another source or release;
+        /// * `rate-limited`: systemd's journal dropped lines of the unit;
         /// * `unreadable`, `queue-full`.
         reason: &'static str,
     },

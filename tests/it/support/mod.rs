@@ -5,6 +5,7 @@
 pub(crate) mod browser;
 pub(crate) mod fold;
 pub(crate) mod http;
+pub(crate) mod journald;
 pub(crate) mod ledger;
 pub(crate) mod model;
 pub(crate) mod opencode;

@@ -53,11 +53,22 @@ impl Relay {
     /// Beside a running opencode whose stderr is teed into a file. `log` is as on the command line, or
     /// [`Relay::TEE`] for that file.
     pub(crate) async fn beside(opencode: &Opencode, log: &str, witness: &str, more: &[&str]) -> Self {
+        Self::beside_in(&opencode.home.env(), opencode, log, witness, more).await
+    }
+
+    /// The same in another environment than opencode's.
+    pub(crate) async fn beside_in(
+        env: &[(String, String)],
+        opencode: &Opencode,
+        log: &str,
+        witness: &str,
+        more: &[&str],
+    ) -> Self {
         let tee = format!("file:{}", opencode.home.stderr_file().display());
         let log = if log == Self::TEE { tee.as_str() } else { log };
         let mut arguments = vec!["--upstream", opencode.base(), "--log", log, "--witness", witness];
         arguments.extend(more);
-        Self::start(&arguments, &opencode.home.env(), &opencode.home.scratch()).await
+        Self::start(&arguments, env, &opencode.home.scratch()).await
     }
 
     /// Stands for the file into which the fixture tees opencode's stderr.

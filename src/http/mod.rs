@@ -14,6 +14,7 @@ mod host;
 mod http2;
 mod interleave;
 mod listen;
+mod origins;
 mod page;
 mod passed;
 mod refusal;

@@ -203,8 +203,8 @@ impl Admission {
         Ok(Grant { directory, cors: self.origins.last(headers) })
     }
 
-    /// A refusal of the relay's own, for the pages that opencode last let read its answers.
-    fn readable(&self, mut refusal: Refusal, headers: &HeaderMap) -> Refusal {
+    /// An answer of the relay's own instead of opencode's, for the pages that opencode last let read.
+    pub(super) fn readable(&self, mut refusal: Refusal, headers: &HeaderMap) -> Refusal {
         refusal.headers_mut().extend(self.origins.last(headers));
         refusal
     }

@@ -131,6 +131,24 @@ async fn a_page_is_told_that_nobody_can_say_who_is_admitted() {
     }
 }
 
+/// What is passed on, too: a page that polls learns that it has to wait.
+#[tokio::test]
+async fn a_page_is_told_why_its_request_has_no_answer() {
+    let allowed = Allowed::default();
+    allowed.set(&["http://localhost:3000"]);
+    let upstream = opencode(&allowed).await;
+    let relay = Relay::start(up(&upstream), with_password()).await;
+    ask(&relay, "/event", &from("http://localhost:3000")).await;
+    // The answer of an opencode that is there is its own.
+    assert_eq!(ask(&relay, "/nowhere", &from("http://localhost:3000")).await, ("404".to_owned(), None));
+    relay.target.send_replace(down());
+    for (origin, told) in [("http://localhost:3000", Some("http://localhost:3000")), ("http://localhost:1", None)] {
+        let (head, _) = relay.get("/session", &from(origin)).await;
+        assert_eq!((head.second(), head.get("access-control-allow-origin").as_deref()), ("503", told), "{origin}");
+        assert_eq!(head.get("vary").as_deref(), Some("Origin"), "{origin}");
+    }
+}
+
 /// Whoever is not admitted can neither put an origin there nor push one out.
 #[tokio::test]
 async fn strangers_make_the_relay_remember_nothing() {

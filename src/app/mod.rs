@@ -1,6 +1,7 @@
 //! Wires everything: from a [`Config`] to a running relay, and back down in the order of DESIGN §5.
 
 mod metrics;
+mod options;
 mod report;
 mod systemd;
 mod upstream;
@@ -15,14 +16,14 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::{self, Config, Shape, Witness};
 use crate::event::Epoch;
+use crate::http;
 use crate::hub::Hub;
 use crate::ingest::{self, Message, Passed};
-use crate::journal::{self, Journal, Restored};
+use crate::journal::{Journal, Restored};
 use crate::pipeline::{self, Pipeline};
 use crate::proxy::{self, Proxy, Target};
 use crate::stop::{Stop, Tasks};
 use crate::supervise::{self, Exit, Phase};
-use crate::{http, reconcile};
 
 pub use systemd::{Systemd, SystemdError};
 
@@ -185,12 +186,7 @@ impl Relay {
 
         let position = restored.notes.get(pipeline::LOG_NOTE).cloned();
         let pipeline = Pipeline::new(pipeline::Parts {
-            options: reconcile::Options {
-                witness: witness(config.witness),
-                grace: u64::try_from(config.grace.as_millis()).unwrap_or(u64::MAX),
-                watch: config.watch_state.map_or(0, |every| u64::try_from(every.as_millis()).unwrap_or(u64::MAX)),
-                emit_bare: config.emit_bare,
-            },
+            options: options::reconcile(&config),
             journal: journal.clone(),
             restored,
             hub: hub.clone(),
@@ -210,7 +206,10 @@ impl Relay {
         let stop_stream = stop_ingest.child();
         if config.witness != Witness::Log {
             let (upstream, out, stop) = (upstream.clone(), inbox_sender.clone(), stop_stream.clone());
-            tasks.spawn("stream witness", ingest::stream::follow(limits.stream, upstream, out, tasks.clone(), stop));
+            tasks.spawn(
+                "stream witness",
+                ingest::stream::follow(limits.stream.clone(), upstream, out, tasks.clone(), stop),
+            );
         }
         if config.witness != Witness::Stream {
             let start =
@@ -226,23 +225,8 @@ impl Relay {
         let known = keeper.known();
         tasks.spawn("upstream keeper", keeper.run(phase, stop_front.clone(), stop_ingest.clone()));
 
-        let proxy = Proxy::new(
-            proxy::Options {
-                start_timeout: config.start_timeout,
-                connect_timeout: config.connect_timeout,
-                answer_timeout: config.answer_timeout,
-                body_timeout: config.idle_timeout,
-                body: config.max_body,
-                requests: config.max_requests,
-                sockets: config.max_sockets,
-                trusted: config.trusted_proxy.clone(),
-                observer: Some(passed_sender),
-                ..proxy::Options::default()
-            },
-            target.clone(),
-            tasks.clone(),
-            stop_rest.clone(),
-        );
+        let proxy =
+            Proxy::new(options::proxy(&config, passed_sender), target.clone(), tasks.clone(), stop_rest.clone());
         let (clients, connections) = (http::Clients::default(), http::Connections::default());
         let report = Arc::new(Report {
             config: config.clone(),
@@ -279,21 +263,7 @@ impl Relay {
                 let report = report.clone();
                 move |form| report.metrics(form)
             }),
-            options: http::Options {
-                credentials: config.credentials.as_ref().map(|credentials| http::Credentials {
-                    user: credentials.username.clone(),
-                    password: credentials.password.reveal().to_owned(),
-                }),
-                stall_timeout: config.stall_timeout,
-                heartbeat: limits.heartbeat,
-                grace: limits.drain,
-                connections: config.max_connections,
-                connections_per_address: config.max_connections_per_address,
-                head_timeout: config.head_timeout,
-                idle_timeout: config.idle_timeout,
-                trusted: config.trusted_proxy.clone(),
-                allowed_hosts: config.allowed_host.clone(),
-            },
+            options: options::http(&config, &limits),
         };
         let mut front = tasks.spawn("front", http::serve(listeners, parts, tasks.clone(), stop_front.clone()));
         // Ready as soon as clients are taken in: their requests wait for an opencode that is still starting.
@@ -309,10 +279,7 @@ impl Relay {
                 let stop_command = Stop::new();
                 let parts =
                     supervise::Parts { phase: phase_sender, log, stop: stop_command.clone(), tasks: tasks.clone() };
-                let options = supervise::Options {
-                    environment: environment(&config),
-                    ..supervise::Options::new(command.clone())
-                };
+                let options = options::supervise(&config, command);
                 let mut command = std::pin::pin!(supervise::run(options, parts));
                 tokio::select! {
                     exit = &mut command => exit?,
@@ -352,10 +319,7 @@ impl Relay {
 }
 
 async fn open_journal(config: &Config) -> Result<(Journal, Restored)> {
-    let options = journal::Options {
-        bytes: usize::try_from(config.journal_bytes).unwrap_or(usize::MAX),
-        age: config.journal_age,
-    };
+    let options = options::journal(config);
     match config.journal.clone() {
         config::Journal::Memory => Ok((Journal::new(Epoch::new(random()), options), Restored::default())),
         config::Journal::Disk { state_dir } => {
@@ -404,28 +368,6 @@ async fn observe(mut passed: mpsc::Receiver<proxy::Passed>, out: ingest::Sender,
             }
         }
     }
-}
-
-fn witness(witness: Witness) -> reconcile::Witness {
-    match witness {
-        Witness::Auto => reconcile::Witness::Auto,
-        Witness::Log => reconcile::Witness::Log,
-        Witness::Stream => reconcile::Witness::Stream,
-    }
-}
-
-/// What opencode is told besides what it inherits: a password from a file must guard opencode too, not the relay alone.
-fn environment(config: &Config) -> supervise::Environment {
-    supervise::Environment(
-        config
-            .credentials
-            .iter()
-            .flat_map(|credentials| {
-                let password = ("OPENCODE_SERVER_PASSWORD", credentials.password.reveal().to_owned());
-                [password, ("OPENCODE_SERVER_USERNAME", credentials.username.clone())]
-            })
-            .collect(),
-    )
 }
 
 /// A number that no earlier run drew.

@@ -64,7 +64,13 @@ impl Report {
     fn ready_with(&self, target: &Target, known: &Known, stream: StreamStatus) -> Result<(), String> {
         match target {
             Target::Up(_) => {}
-            Target::Starting => return Err("opencode has not said its address yet".into()),
+            Target::Starting => {
+                return Err(known.url.as_ref().map_or_else(
+                    || "opencode has not said its address yet".into(),
+                    // Requests wait for it, too (see the keeper).
+                    |url| format!("the event stream of opencode at {url} has no answer yet"),
+                ));
+            }
             Target::Down { reason } => return Err(format!("opencode is not running: {reason}")),
         }
         if known.release.is_none() {

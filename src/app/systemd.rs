@@ -109,6 +109,7 @@ impl Systemd {
     async fn tell_changes(&self, report: &Report, mut told: String) {
         let mut changes = report.handle.changes();
         let (mut target, mut known) = (report.target.clone(), report.known.clone());
+        let mut journal = report.journal.health_changes();
         // Looked at once more: something may have changed while the first word was under way.
         loop {
             let now = status(report);
@@ -121,6 +122,7 @@ impl Systemd {
                 changed = changes.changed() => changed,
                 changed = target.changed() => changed,
                 changed = known.changed() => changed,
+                changed = journal.changed() => changed,
             };
             if changed.is_err() {
                 return;
@@ -166,10 +168,10 @@ impl Manager {
     }
 }
 
-/// opencode and the witnesses in one line.
+/// opencode, the witnesses and a journal in trouble, in one line.
 fn status(report: &Report) -> String {
     let known = report.known.borrow().clone();
-    let mut line = match &*report.target.borrow() {
+    let opencode = match &*report.target.borrow() {
         Target::Starting => "waiting for opencode".to_owned(),
         Target::Down { reason } => format!("opencode is not running: {reason}"),
         Target::Up(_) => {
@@ -180,13 +182,19 @@ fn status(report: &Report) -> String {
             }
         }
     };
+    let mut rest = String::new();
     for (subject, state) in report.handle.states() {
         if subject != Subject::Opencode {
-            line.push_str(&format!(", {} {state}", subject.name()));
+            rest.push_str(&format!(", {} {state}", subject.name()));
         }
     }
-    // Reasons come from outside, and one line is one word to the manager.
-    line.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(STATUS).collect()
+    if report.journal.health().degraded.is_some() {
+        rest.push_str(", journal degraded: in memory only");
+    }
+    // Reasons come from outside and can be long, and one line is one word to the manager.
+    let room = STATUS.saturating_sub(rest.len());
+    let letters = opencode.chars().take(room).chain(rest.chars());
+    letters.map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 
 #[cfg(test)]

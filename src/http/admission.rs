@@ -2,7 +2,7 @@
 //!
 //! The relay has one rule of its own, about names (see [`Hosts`]). Otherwise it sends `GET /path` upstream with the
 //! client's own credentials, directory and Origin, and hands a refusal through. Only when opencode cannot be asked, and the
-//! relay holds the password itself, does it compare on its own.
+//! relay holds the password itself, does it compare on its own; which pages may read the answer then, see [`Origins`].
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::credentials::Credentials;
 use super::host::{self, Hosts};
+use super::origins::Origins;
 use crate::proxy::{self, Caller, Failure, Proxy, ProxyBody, answer, query};
 
 /// How long opencode may take to say whom it admits. The first question for a directory boots an instance: seconds.
@@ -58,6 +59,7 @@ pub(super) struct Admission {
     hosts: Hosts,
     /// What opencode resolved for a client that named no directory.
     default_directory: Mutex<Option<Arc<str>>>,
+    origins: Origins,
 }
 
 #[derive(Deserialize)]
@@ -67,7 +69,7 @@ struct PathAnswer {
 
 impl Admission {
     pub(super) fn new(proxy: Proxy, credentials: Option<Credentials>, hosts: Hosts) -> Self {
-        Self { proxy, credentials, hosts, default_directory: Mutex::default() }
+        Self { proxy, credentials, hosts, default_directory: Mutex::default(), origins: Origins::default() }
     }
 
     /// Lets the client in, or gives the answer that refuses it.
@@ -84,11 +86,9 @@ impl Admission {
                 return verdict;
             }
         }
-        Err(own(
-            StatusCode::GATEWAY_TIMEOUT,
-            "UpstreamTimeoutError",
-            &format!("opencode did not say within {PATIENCE:?} whether you are admitted; is it overloaded?"),
-        ))
+        let message = format!("opencode did not say within {PATIENCE:?} whether you are admitted; is it overloaded?");
+        let refusal = own(StatusCode::GATEWAY_TIMEOUT, "UpstreamTimeoutError", &message);
+        Err(self.readable(refusal, headers))
     }
 
     async fn ask(&self, wants: Wants, uri: &Uri, headers: &HeaderMap, caller: &Caller) -> Result<Grant, Refusal> {
@@ -99,8 +99,11 @@ impl Admission {
         }
         let response = match self.proxy.ask(&question(wants, uri), &headers, caller).await {
             Ok(response) => response,
-            Err(failure) if failure.is_outage() => return self.admit_alone(wants, uri, &headers, &failure),
-            Err(failure) => return Err(Box::new(failure.answer().map(ProxyBody::from))),
+            Err(failure) if failure.is_outage() => {
+                let verdict = self.admit_alone(wants, uri, &headers, &failure);
+                return verdict.map_err(|refusal| self.readable(refusal, &headers));
+            }
+            Err(failure) => return Err(self.readable(unanswered(&failure), &headers)),
         };
         if response.status() != StatusCode::OK {
             return Err(self.in_its_words(wants, uri, &headers, caller, response).await);
@@ -121,7 +124,12 @@ impl Admission {
         if proxy::directory(uri, &headers).is_none() || wants != Wants::Instance {
             *self.default_directory.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory.clone());
         }
-        Ok(Grant { directory: Some(directory), cors: cors(&head.headers) })
+        let cors = cors(&head.headers);
+        // From those only who would be admitted without opencode, too: nobody else shall push their origins out.
+        if self.credentials.as_ref().is_none_or(|credentials| credentials.are_shown(uri, &headers)) {
+            self.origins.hear(&headers, &cors);
+        }
+        Ok(Grant { directory: Some(directory), cors })
     }
 
     /// Refuses a request that asks for a name which is not ours, unless a password guards the server anyway.
@@ -140,7 +148,7 @@ impl Admission {
             Ok(response) => response,
             // Then the relay compares on its own, or lets nobody in.
             Err(failure) if failure.is_outage() => return Ok(()),
-            Err(failure) => return Err(Box::new(failure.answer().map(ProxyBody::from))),
+            Err(failure) => return Err(self.readable(unanswered(&failure), headers)),
         };
         if response.status() == StatusCode::UNAUTHORIZED {
             return Ok(());
@@ -192,7 +200,13 @@ impl Admission {
                 Some(asked.or_else(known).ok_or_else(|| outage(failure))?)
             }
         };
-        Ok(Grant { directory, cors: HeaderMap::new() })
+        Ok(Grant { directory, cors: self.origins.last(headers) })
+    }
+
+    /// An answer of the relay's own instead of opencode's, for the pages that opencode last let read.
+    pub(super) fn readable(&self, mut refusal: Refusal, headers: &HeaderMap) -> Refusal {
+        refusal.headers_mut().extend(self.origins.last(headers));
+        refusal
     }
 }
 
@@ -216,6 +230,10 @@ fn cors(headers: &HeaderMap) -> HeaderMap {
             kept
         },
     )
+}
+
+fn unanswered(failure: &Failure) -> Refusal {
+    Box::new(failure.answer().map(ProxyBody::from))
 }
 
 fn outage(failure: &Failure) -> Refusal {

@@ -14,6 +14,7 @@ mod host;
 mod http2;
 mod interleave;
 mod listen;
+mod origins;
 mod page;
 mod passed;
 mod refusal;
@@ -34,7 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::header::{HeaderValue, RETRY_AFTER};
+use http::header::{HeaderValue, ORIGIN, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
@@ -221,7 +222,7 @@ impl Front {
         let (method, version) = (request.method().clone(), request.version());
         let path = request.uri().path().to_owned();
         let response = match route(&method, &path, has_api) {
-            Route::Proxy => self.proxy.forward(request, caller).await.map(AnswerBody::from),
+            Route::Proxy => self.forward(request, caller).await.map(AnswerBody::from),
             Route::Stream { view, session } => self.stream(view, session, &request, caller, socket).await,
             Route::Page(page) => self.page(page, &request, caller).await.map(AnswerBody::from),
             Route::WrongMethod => {
@@ -237,6 +238,13 @@ impl Front {
         };
         tracing::debug!(%method, path, status = response.status().as_u16(), peer = %caller.peer, "answered");
         if version == Version::HTTP_10 { response.map(|body| body.reset_on_error(socket.clone())) } else { response }
+    }
+
+    async fn forward(&self, request: Request<Incoming>, caller: &Caller) -> Response<ProxyBody> {
+        let origins = request.headers().get_all(ORIGIN).iter();
+        let page: HeaderMap = origins.map(|origin| (ORIGIN, origin.clone())).collect();
+        let answer = self.proxy.forward(request, caller).await;
+        answer.unwrap_or_else(|own| *self.admission.readable(own, &page))
     }
 
     /// Asks opencode, but not beyond a stop: what it would admit to has ended then.

@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::event::{Cursor, Epoch, Event, Seq};
 use disk::Reader;
 use epochs::Epochs;
@@ -133,7 +135,7 @@ struct Shared {
     store: Mutex<Option<Store>>,
     /// Connections at rest, each with the number of the file it is to.
     readers: Mutex<Vec<(u64, Reader)>>,
-    health: Mutex<Health>,
+    health: watch::Sender<Health>,
 }
 
 #[derive(Debug)]
@@ -244,7 +246,13 @@ impl Journal {
     /// How it is.
     #[must_use]
     pub fn health(&self) -> Health {
-        lock(&self.shared.health).clone()
+        self.shared.health.borrow().clone()
+    }
+
+    /// How it is, as it changes.
+    #[must_use]
+    pub fn health_changes(&self) -> watch::Receiver<Health> {
+        self.shared.health.subscribe()
     }
 
     /// Writes everything to the disk and closes the file; what is appended later is in memory only. Waits for the disk.
@@ -262,8 +270,17 @@ impl Shared {
             memory: RwLock::new(memory),
             store: Mutex::new(store),
             readers: Mutex::default(),
-            health: Mutex::new(health),
+            health: watch::Sender::new(health),
         }
+    }
+
+    /// Why events are in memory only, or that they no longer are.
+    fn set_degraded(&self, why: Option<String>) {
+        self.health.send_if_modified(|health| {
+            let is_new = health.degraded != why;
+            health.degraded = why;
+            is_new
+        });
     }
 
     fn append(&self, batch: Batch, now: u64) -> Vec<Arc<Record>> {

@@ -235,7 +235,7 @@ impl Store {
              the relay ends now: make room at, or repair, {}",
             path.display()
         );
-        lock(&shared.health).degraded = Some(failure.to_string());
+        shared.set_degraded(Some(failure.to_string()));
         self.degraded = Some(Degraded { retry: Instant::now() + PAUSE, pause: PAUSE });
         let mut memory = shared.write_memory();
         let first = memory.ring.newest().next();
@@ -251,11 +251,11 @@ impl Store {
         match self.come_back(shared, records) {
             Ok(()) => {
                 self.degraded = None;
-                lock(&shared.health).degraded = None;
+                shared.set_degraded(None);
                 tracing::info!("the journal can be written again: {}", self.file_path().display());
             }
             Err(failure) => {
-                lock(&shared.health).degraded = Some(failure.to_string());
+                shared.set_degraded(Some(failure.to_string()));
                 if let Some(degraded) = &mut self.degraded {
                     degraded.pause = (degraded.pause * 2).min(LONGEST_PAUSE);
                     degraded.retry = Instant::now() + degraded.pause;
@@ -381,7 +381,7 @@ impl Shared {
                     Ok(()) if !store.is_degraded() => return,
                     Ok(()) => {
                         store.degraded = None;
-                        lock(&self.health).degraded = None;
+                        self.set_degraded(None);
                         return;
                     }
                     Err(failure) => failure,

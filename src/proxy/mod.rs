@@ -140,23 +140,30 @@ impl Proxy {
         self.0.counts.read(self.0.requests.taken(), self.0.sockets.taken(), self.lost_reports())
     }
 
-    /// Hands a request on and its answer back; what cannot be handed on is answered here, see [`Failure`]. Interim
-    /// answers go to the caller before this is ready.
+    /// Hands a request on and its answer back. Interim answers go to the caller before this is ready.
     ///
     /// Dropping the future, or the body of its answer, cancels the request at opencode.
-    pub async fn forward(&self, request: Request<Incoming>, caller: &Caller) -> Response<ProxyBody> {
+    ///
+    /// # Errors
+    ///
+    /// With the answer to give instead, where there is none of opencode's; see [`Failure`].
+    pub async fn forward(
+        &self,
+        request: Request<Incoming>,
+        caller: &Caller,
+    ) -> Result<Response<ProxyBody>, Box<Response<ProxyBody>>> {
         let version = request.version();
         let underway = self.0.counts.begin();
-        let answer = self.try_forward(request, caller).await.unwrap_or_else(|failure| {
+        let answer = self.try_forward(request, caller).await.map_err(|failure| {
             self.0.counts.fail(&failure);
             tracing::debug!(%failure, status = failure.status().as_u16(), "a request was not forwarded");
             let mut answer = failure.answer().map(ProxyBody::from);
             if failure.leaves_body() && version < Version::HTTP_2 {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            answer
+            Box::new(answer)
         });
-        underway.answered(answer.status());
+        underway.answered(answer.as_ref().map_or_else(|own| own.status(), Response::status));
         answer
     }
 

@@ -14,6 +14,7 @@ mod json;
 mod ledger;
 mod plan;
 mod reads;
+mod recovery;
 mod settle;
 mod shadow;
 mod snapshot;
@@ -29,8 +30,9 @@ use aspect::{Aspect, Directory, Group, SessionId};
 use compare::{Draft, Replies};
 use history::History;
 use ledger::Ledger;
-use plan::{BURST, Flight, Plan};
+use plan::{Flight, Plan};
 use reads::HEARD;
+use recovery::{RECOVERY, Recovery};
 use settle::Settle;
 use shadow::Shadow;
 use watch::Watch;
@@ -51,20 +53,6 @@ const HOLD: u64 = 300;
 
 /// How often the status of a busy session is read when only the log can tell of its end, in milliseconds.
 const POLL: u64 = 5_000;
-
-/// How long the stream's events wait at most for what happened while the relay was away, in milliseconds. Never as long as
-/// a log line waits for its event.
-const RECOVERY: u64 = 1_500;
-
-/// Whether what happened while the relay was away is being read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Recovery {
-    /// The stream is not connected yet.
-    Begun,
-    /// The stream's events wait until then at most, on the steady clock.
-    Until(u64),
-    Over,
-}
 
 /// The upstream stream, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,25 +258,6 @@ impl Reconcile {
         self.shadow.instances.keys()
     }
 
-    /// Whether the stream's events have to wait, in their order and also with [`Input::Event`]: what happened while the
-    /// relay was away is told first. To be asked after each input; nothing waits longer than 1.5 s.
-    #[must_use]
-    pub fn is_recovering(&self) -> bool {
-        matches!(self.recovery, Recovery::Until(_))
-    }
-
-    /// The stream brought an event that has to wait. Whether its session is busy or idle, or gone, is for it to tell.
-    pub fn foresee(&mut self, event: &Event) {
-        if let Some(session) = &event.session {
-            *self.foreseen.entry(session.clone()).or_default() |= Group::of(&event.kind) == Some(Group::Status);
-        }
-    }
-
-    /// Whether a session's status is told by an event that waits.
-    fn is_status_foreseen(&self, session: &str) -> bool {
-        self.foreseen.get(session).is_some_and(|tells_status| *tells_status)
-    }
-
     /// Whether events have to be made from the state because no stream brings them.
     fn is_state_driven(&self) -> bool {
         self.options.witness == Witness::Log || self.stream == Stream::Down
@@ -302,30 +271,6 @@ impl Reconcile {
         if self.ledger.announce(kind, now.steady) && self.is_state_driven() {
             let kinds = self.ledger.missing(now.steady, None);
             self.owe(&kinds, now, effects);
-        }
-    }
-
-    /// Notes up to when everything was told, and ends the recovery when what it asked for was answered.
-    fn take_stock(&mut self, now: Now) {
-        self.history.forget(now.steady);
-        let is_quiet = self.held.is_empty() && self.plan.is_quiet(now.steady + BURST);
-        if let Recovery::Until(until) = self.recovery
-            && (is_quiet || until <= now.steady)
-        {
-            self.recovery = Recovery::Over;
-        }
-        if !self.is_recovering() {
-            self.foreseen.clear();
-        }
-        if self.unseen_since.is_some() {
-            return;
-        }
-        if self.stream == Stream::Up {
-            // What the stream has not shown by now may still be on its way.
-            self.seen = now.wall.saturating_sub(now.steady.saturating_sub(self.ledger.last_alive()));
-        } else if self.is_state_driven() && !self.is_blind() && is_quiet && self.settle.next().is_none() {
-            // The log would have announced more.
-            self.seen = now.wall;
         }
     }
 

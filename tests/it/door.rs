@@ -2,6 +2,7 @@
 
 mod host;
 mod hostile;
+mod origins;
 mod own;
 mod real;
 mod real_credentials;

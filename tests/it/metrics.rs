@@ -70,6 +70,14 @@ fn compare(metrics: &Metrics, status: &Value) {
         }
         assert!(count.is_object());
     }
+    // SECURITY.md says that they tell nothing of whose the events are.
+    for (name, labels, _) in metrics.samples() {
+        for (label, text) in labels {
+            let known = ["code", "error", "events", "le", "reason", "stream", "type", "version", "witness"];
+            assert!(known.contains(&label.as_str()), "{name} by {label}");
+            assert!(!text.contains(DIRECTORY) && !text.contains("ses_"), "{name} by {label} {text:?}");
+        }
+    }
     for view in ["event", "session", "global", "api"] {
         same("opencode_relay_client_streams", &[("stream", view)], &format!("/clients/{view}"));
     }

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixDatagram};
 use tokio::time::{Instant, timeout};
 
+use crate::standin::capture::frames;
 use crate::standin::{Mode, SOON, StandIn};
 use crate::support::bounded;
 use crate::support::process::Process;
@@ -118,6 +119,42 @@ async fn the_manager_hears_how_the_relay_is() {
         assert_eq!(relay.wait(SOON).await.unwrap().code(), Some(0), "{}", relay.output());
         let mut rest = [0; 100];
         assert!(manager.socket.try_recv(&mut rest).is_err(), "a word after the last one: {rest:?}");
+    })
+    .await;
+}
+
+/// Somebody has to see it: clients lose their place if the relay ends now.
+#[tokio::test]
+async fn the_manager_hears_that_the_journal_is_in_memory_only() {
+    bounded(async {
+        let standin = StandIn::start("1.14.48").await;
+        let mut manager = Manager::new();
+        let state = manager.folder.path().join("state").display().to_string();
+        // What would exceed the limit below is to fail, not to kill.
+        let (script, url) = ("trap '' XFSZ; exec \"$0\" \"$@\"", standin.url());
+        let relay = env!("CARGO_BIN_EXE_opencode-relay");
+        let command =
+            ["sh", "-c", script, relay, "run", "--listen", "127.0.0.1:0", "--upstream", &url, "--state-dir", &state];
+        let command = command.map(str::to_owned);
+        let relay = Process::start(&command, &manager.env(), manager.folder.path(), None).unwrap();
+        let words = format!("STATUS=opencode 1.14.48 at {url}, stream connected");
+        let is_well = |word: &str| word.starts_with(&words) && !word.contains("journal");
+        manager.hear(is_well).await;
+
+        let pid = Pid::from_raw(relay.id().try_into().unwrap());
+        let free =
+            prlimit(pid, Resource::Fsize, Rlimit { current: Some(4_096), ..getrlimit(Resource::Fsize) }).unwrap();
+        for data in frames("1.14.48", "d_crud") {
+            assert!(standin.publish(&data));
+        }
+        let word = manager.hear(|word| word.contains("journal")).await;
+        assert!(word.starts_with(&words) && word.ends_with(", journal degraded: in memory only"), "{word}");
+
+        prlimit(pid, Resource::Fsize, free).unwrap();
+        for data in frames("1.14.48", "d_crud") {
+            assert!(standin.publish(&data));
+        }
+        manager.hear(is_well).await;
     })
     .await;
 }

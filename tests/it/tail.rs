@@ -280,7 +280,8 @@ async fn what_is_no_stream_ends_it_with_a_clear_word() {
             (refused, vec![], ["wants a password", "OPENCODE_SERVER_PASSWORD"]),
             (refused, vec![password], ["refuses this user and password", "OPENCODE_SERVER_PASSWORD"]),
             (forbidden, vec![], ["403", "start it with --allowed-host x\\u{1b}[1m"]),
-            ("HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n", vec![], ["503", "failed to"]),
+            ("HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n", vec![], ["503", "wait for it with --wait"]),
+            ("HTTP/1.1 404 X\r\ncontent-length: 0\r\n\r\n", vec![], ["404", "failed to"]),
             ("SSH-2.0-OpenSSH\r\n", vec![], ["talk HTTP", "failed to"]),
         ] {
             against(answer, async |url: String| {

@@ -47,6 +47,9 @@ pub(super) enum Error {
     /// The first connection, or one that cannot become better by itself.
     #[error(transparent)]
     Connect(#[from] Failure),
+    /// The first connection, by a server that may take a later one.
+    #[error("{0}; wait for it with --wait")]
+    NotYet(Failure),
     /// Nobody takes the events any more, or the disk is full.
     #[error("write the events: {0}")]
     Write(#[from] io::Error),
@@ -145,6 +148,7 @@ pub(super) async fn follow(client: &Client, wish: &Wish, output: &mut Output) ->
                 format!("failed to {error}; trying again")
             }
             Err(failure) if position.was_connected || wish.waits => format!("failed to {failure}; trying again"),
+            Err(failure @ Failure::Refused { .. }) => return Err(Error::NotYet(failure)),
             Err(failure) => return Err(failure.into()),
         };
         if position.said.as_ref() != Some(&reason) {

@@ -24,35 +24,35 @@
 //! A commit writes to the write-ahead log and does not wait for the disk: it outlives a kill of the relay, not of the
 //! machine. A checkpoint waits for the disk; upkeep makes one every second.
 
+mod connection;
 mod failure;
 mod folder;
+mod read;
 mod row;
 mod schema;
+mod write;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 
 use super::Record;
 use super::epochs::{Entry, Epochs};
 use crate::event::{Cursor, Seq};
+use connection::{checkpoint, connect};
 use folder::Mark;
+use read::{cut, edge, epoch_checksum, load_epochs, load_texts, newest_total, read};
+use write::{STEP, put, put_meta, put_notes, trim};
 
+pub(super) use connection::Checkpoints;
 pub(super) use failure::Failure;
 pub(super) use folder::{Folder, FolderError, wal_size};
+pub(super) use read::Reader;
 #[cfg(test)]
 pub(super) use row::checksum;
 pub(super) use schema::VERSION;
-
-/// How long a lock that somebody else holds (a person with `sqlite3`) is waited for.
-const BUSY: Duration = Duration::from_secs(2);
-
-/// How long readers are waited for when the write-ahead log is to be cut off; the writer waits too.
-const CUT_BUSY: Duration = Duration::from_millis(100);
 
 /// Most records that are read at a start, and most bytes of them.
 const RECENT_EVENTS: u64 = 20_000;
@@ -277,230 +277,5 @@ impl Disk {
             // The events are safe; only a file that loses its end would not be noticed.
             tracing::debug!("failed to write journal.newest: {error}");
         }
-    }
-}
-
-/// A connection that only reads.
-#[derive(Debug)]
-pub(super) struct Reader(Connection);
-
-impl Reader {
-    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
-        Ok(Self(connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?))
-    }
-
-    /// Reads on after a position, about `limit` bytes, at least one record; `None` when the one after it is not kept.
-    pub(super) fn read(&self, after: Seq, limit: usize) -> Result<Option<Vec<Arc<Record>>>, Failure> {
-        let snapshot = self.0.unchecked_transaction()?;
-        read(&snapshot, after, limit)
-    }
-}
-
-/// A connection for checkpoints, which do not hold up the writer.
-#[derive(Debug)]
-pub(super) struct Checkpoints(Connection);
-
-impl Checkpoints {
-    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
-        let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        connection.busy_timeout(CUT_BUSY)?;
-        connection.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0")?;
-        Ok(Self(connection))
-    }
-
-    /// Moves into the file what nobody reads in the write-ahead log, and waits for the disk.
-    pub(super) fn make(&self) -> Result<(), Failure> {
-        checkpoint(&self.0, "PASSIVE")
-    }
-
-    /// The same, and cuts the log off, unless somebody reads it for longer than 100 ms. Nobody may write meanwhile.
-    pub(super) fn make_and_cut(&self) -> Result<(), Failure> {
-        checkpoint(&self.0, "TRUNCATE")
-    }
-}
-
-fn checkpoint(connection: &Connection, mode: &str) -> Result<(), Failure> {
-    // The row says whether somebody was in the way; then the log is synced all the same.
-    connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))?;
-    Ok(())
-}
-
-fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, Failure> {
-    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.busy_timeout(BUSY)?;
-    // Otherwise the last connection to an old file would delete the write-ahead log of a new one with its name, and the
-    // end of a process would take as long as a checkpoint.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    connection.execute_batch("PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF")?;
-    Ok(connection)
-}
-
-/// Most rows that upkeep deletes at once: some milliseconds.
-const STEP: usize = 500;
-
-fn put(transaction: &Transaction<'_>, records: &[Arc<Record>], extent: &mut Extent) -> Result<(), Failure> {
-    if records.is_empty() {
-        return Ok(());
-    }
-    let sql = format!("INSERT INTO event ({}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", row::COLUMNS);
-    let mut statement = transaction.prepare_cached(&sql)?;
-    for record in records {
-        extent.total += row::size(record);
-        row::insert(&mut statement, record, extent.total)?;
-        extent.newest = record.seq;
-        if record.seq == extent.oldest {
-            extent.oldest_at = record.at;
-        }
-    }
-    Ok(())
-}
-
-fn put_notes(transaction: &Transaction<'_>, notes: &[(&str, &str)]) -> Result<(), Failure> {
-    for (name, text) in notes {
-        let mut statement = transaction.prepare_cached("INSERT OR REPLACE INTO note VALUES (?1, ?2, ?3)")?;
-        statement.execute(params![name, text, row::checksum(&[name, text])])?;
-    }
-    Ok(())
-}
-
-fn put_meta(connection: &Connection, key: &str, value: &str) -> Result<(), Failure> {
-    let crc = row::checksum(&[key, value]);
-    connection.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2, ?3)", params![key, value, crc])?;
-    Ok(())
-}
-
-impl Extent {
-    /// Whether the oldest event is too much. The newest one always stays: it says which number comes next.
-    fn is_over(&self, limits: Limits) -> bool {
-        self.oldest < self.newest && (self.bytes() > limits.bytes || self.oldest_at < limits.expired)
-    }
-}
-
-fn trim(transaction: &Transaction<'_>, extent: &mut Extent, limits: Limits, rows: usize) -> Result<(), Failure> {
-    if !extent.is_over(limits) {
-        return Ok(());
-    }
-    let mut statement =
-        transaction.prepare_cached("SELECT seq, at, total FROM event WHERE seq >= ?1 ORDER BY seq LIMIT ?2")?;
-    let mut found = statement.query([extent.oldest.0, rows as u64 + 1])?;
-    let mut last = None;
-    while let Some(row) = found.next()? {
-        extent.oldest = Seq(row.get(0)?);
-        extent.oldest_at = row.get(1)?;
-        if let Some(before) = last.replace(row.get(2)?) {
-            extent.before = before;
-        }
-        if !extent.is_over(limits) {
-            break;
-        }
-    }
-    transaction.prepare_cached("DELETE FROM event WHERE seq < ?1")?.execute([extent.oldest.0])?;
-    Ok(())
-}
-
-/// The records after a position. Whoever reads checks: rows are whole, and none is missing.
-fn read(snapshot: &Connection, after: Seq, limit: usize) -> Result<Option<Vec<Arc<Record>>>, Failure> {
-    let sql = format!("SELECT {} FROM event WHERE seq > ?1 ORDER BY seq", row::COLUMNS);
-    let mut statement = snapshot.prepare_cached(&sql)?;
-    let mut found = statement.query([after.0])?;
-    let mut records: Vec<Arc<Record>> = Vec::new();
-    let (mut expected, mut left) = (after.next(), limit);
-    while left > 0
-        && let Some(row) = found.next()?
-    {
-        let (record, _) = row::read(row)?;
-        if record.seq != expected {
-            let is_first = records.is_empty();
-            drop(found);
-            drop(statement);
-            let is_kept = edge(snapshot, "ASC")?.is_some_and(|(oldest, _)| oldest.seq < expected);
-            if is_first && !is_kept {
-                return Ok(None);
-            }
-            return Err(Failure::Corrupt(format!("event {expected} is missing")));
-        }
-        expected = record.seq.next();
-        left = left.saturating_sub(record.size());
-        records.push(record);
-    }
-    Ok((!records.is_empty()).then_some(records))
-}
-
-/// The oldest (`ASC`) or newest (`DESC`) record, with the total up to it.
-fn edge(snapshot: &Connection, order: &str) -> Result<Option<(Arc<Record>, u64)>, Failure> {
-    let sql = format!("SELECT {} FROM event ORDER BY seq {order} LIMIT 1", row::COLUMNS);
-    let mut statement = snapshot.prepare_cached(&sql)?;
-    let mut found = statement.query([])?;
-    found.next()?.map(row::read).transpose()
-}
-
-fn newest_total(snapshot: &Connection) -> Result<u64, Failure> {
-    Ok(edge(snapshot, "DESC")?.map_or(0, |(_, total)| total))
-}
-
-fn load_epochs(snapshot: &Connection) -> Result<Option<Epochs>, Failure> {
-    let mut statement = snapshot.prepare("SELECT position, number, first_seq, crc FROM epoch ORDER BY position")?;
-    let mut found = statement.query([])?;
-    let mut entries = Vec::new();
-    while let Some(row) = found.next()? {
-        let (position, number, first): (u64, String, u64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let cursor = format!("{number}-{first}").parse::<Cursor>();
-        match cursor {
-            Ok(Cursor { epoch, seq }) if epoch_checksum(position, &number, seq) == row.get::<_, u32>(3)? => {
-                entries.push(Entry { epoch, first: seq });
-            }
-            _ => return Err(Failure::Corrupt(format!("epoch {number:?} is damaged"))),
-        }
-    }
-    if entries.is_empty() {
-        return Ok(None);
-    }
-    Epochs::stored(entries).map(Some).ok_or_else(|| Failure::Corrupt("its epochs are not in order".to_owned()))
-}
-
-fn epoch_checksum(position: u64, number: &str, first: Seq) -> u32 {
-    let mut checksum = row::Checksum::default();
-    checksum.number(position);
-    checksum.text(Some(number.as_bytes()));
-    checksum.number(first.0);
-    checksum.end()
-}
-
-fn load_texts(snapshot: &Connection, sql: &str) -> Result<BTreeMap<String, String>, Failure> {
-    let mut statement = snapshot.prepare(sql)?;
-    let mut found = statement.query([])?;
-    let mut texts = BTreeMap::new();
-    while let Some(row) = found.next()? {
-        let (name, text): (String, String) = (row.get(0)?, row.get(1)?);
-        if row.get::<_, u32>(2)? != row::checksum(&[&name, &text]) {
-            return Err(Failure::Corrupt(format!("the row {name:?} is damaged")));
-        }
-        texts.insert(name, text);
-    }
-    Ok(texts)
-}
-
-/// Why the end of the file may be missing.
-fn cut(
-    meta: &BTreeMap<String, String>,
-    identity: &str,
-    mark: Option<Cursor>,
-    epochs: &Epochs,
-    newest: Seq,
-) -> Option<&'static str> {
-    let get = |key| meta.get(key).map(String::as_str).unwrap_or_default();
-    if get("file") != identity {
-        return Some("the file is a copy or was moved to another disk");
-    }
-    let boot = folder::boot();
-    if get("clean") != "1" && (boot.is_empty() || get("boot") != boot) {
-        return Some("the machine went down while the relay ran");
-    }
-    match mark {
-        None => Some("journal.newest is missing or damaged"),
-        Some(mark) if mark.seq > newest || !epochs.entries().iter().any(|entry| entry.epoch == mark.epoch) => {
-            Some("the file ends before the newest event that clients were sent")
-        }
-        Some(_) => None,
     }
 }

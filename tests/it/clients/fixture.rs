@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -170,6 +171,7 @@ pub(super) struct Cutter {
     address: SocketAddr,
     /// The head of the request on each connection.
     pub(super) heads: Arc<Record<String>>,
+    broken: watch::Sender<()>,
     _server: JoinSet<()>,
 }
 
@@ -180,14 +182,16 @@ impl Cutter {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let heads = Arc::new(Record::new());
-        let (budgets, heads_in) = (budgets.to_vec(), Arc::clone(&heads));
+        let (budgets, heads_in, broken) = (budgets.to_vec(), Arc::clone(&heads), watch::Sender::new(()));
+        let breaks = broken.subscribe();
         let mut server = JoinSet::new();
         server.spawn(async move {
             let mut connections = JoinSet::new();
             let mut budgets = budgets.into_iter();
             while let Ok((client, _)) = listener.accept().await {
                 let budget = budgets.next().unwrap_or(usize::MAX);
-                let (target, heads) = (target.clone(), Arc::clone(&heads_in));
+                let (target, heads, mut breaks) = (target.clone(), Arc::clone(&heads_in), breaks.clone());
+                breaks.mark_unchanged();
                 connections.spawn(async move {
                     let Ok(relay) = TcpStream::connect(target).await else { return };
                     let (from_client, to_client) = client.into_split();
@@ -196,11 +200,17 @@ impl Cutter {
                     tokio::select! {
                         () = ask(from_client, to_relay, &heads) => {}
                         () = carry(from_relay, to_client, budget) => {}
+                        _ = breaks.changed() => {}
                     }
                 });
             }
         });
-        Self { address, heads, _server: server }
+        Self { address, heads, broken, _server: server }
+    }
+
+    /// Breaks off what is open now.
+    pub(super) fn cut(&self) {
+        self.broken.send_replace(());
     }
 
     pub(super) fn base(&self) -> String {

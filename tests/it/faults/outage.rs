@@ -178,3 +178,23 @@ async fn a_hang_is_waited_out() {
     })
     .await;
 }
+
+/// Whoever prompts as soon as the relay is ready misses nothing of what follows.
+#[tokio::test]
+async fn ready_waits_for_the_streams_first_answer() {
+    bounded(async {
+        let standin = StandIn::start("1.14.48").await;
+        standin.set_mode(Mode::Mute);
+        let relay = Relay::limited(&standin, &[], limits()).await;
+        standin.asked(1).await;
+        let early = relay.api().send(Method::GET, "/_relay/ready", None).await.unwrap();
+        assert_eq!(early.status.as_u16(), 503, "{}", early.text());
+        let reason = early.json()["reason"].as_str().unwrap().to_owned();
+        assert!(reason.contains("event stream") && reason.contains(&standin.url()), "{reason}");
+        // A stream that never answers holds nobody back for ever.
+        ready_is(&relay, 200, "without a stream").await;
+        assert_ne!(relay.status().await["witnesses"]["stream"]["state"], "connected");
+        relay.end().await;
+    })
+    .await;
+}

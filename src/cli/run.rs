@@ -79,8 +79,8 @@ pub struct Flags {
     #[arg(long, value_name = "URL", help_heading = "Where")]
     pub upstream: Option<String>,
 
-    /// Where the bus log of that opencode is read: file:PATH, dir:PATH (opencode's log folder), stdin or none; a
-    /// command's log comes from its standard error [default: none]
+    /// Where the bus log of that opencode is read: file:PATH, dir:PATH (opencode's log folder), journald:UNIT (what a
+    /// unit of systemd prints), stdin or none; a command's log comes from its standard error [default: none]
     ///
     /// [env: OPENCODE_RELAY_LOG]
     #[arg(long, value_name = "SOURCE", help_heading = "Witnesses")]

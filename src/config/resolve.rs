@@ -285,7 +285,7 @@ fn parent(reader: &mut Reader<'_>, input: &Input, witness: Witness, log: Option<
 }
 
 fn beside_log(reader: &mut Reader<'_>, witness: Witness, log: Option<Source>, warnings: &mut Vec<String>) -> Source {
-    const SOURCES: &str = "--log dir:~/.local/share/opencode/log, file:PATH or stdin";
+    const SOURCES: &str = "--log dir:~/.local/share/opencode/log, file:PATH, journald:UNIT or stdin";
     match (witness, log) {
         (Witness::Log, Some(Source::None)) => {
             if let Some(given) = reader.given("log") {

@@ -84,7 +84,7 @@ fn all_mistakes_are_reported_together() {
     let mut input = input(
         "",
         &[("journal_bytes", "many")],
-        &[("OPENCODE_RELAY_STAL_TIMEOUT", "1s"), ("OPENCODE_RELAY_LOG", "journald:x")],
+        &[("OPENCODE_RELAY_STAL_TIMEOUT", "1s"), ("OPENCODE_RELAY_LOG", "journald:")],
     );
     input.file = Some(file.path().to_owned());
     let text = mistakes(&input);
@@ -97,7 +97,7 @@ fn all_mistakes_are_reported_together() {
         &format!("witness = \"all\" (file {path}): not a witness. Write auto, log or stream."),
         "journal_bytes = \"many\" (flag --journal-bytes): not a size.",
         "(environment, OPENCODE_RELAY_STAL_TIMEOUT): there is no such setting. Did you mean OPENCODE_RELAY_STALL_TIMEOUT?",
-        "log = \"journald:x\" (environment, OPENCODE_RELAY_LOG): journald is not supported in this release yet",
+        "log = \"journald:\" (environment, OPENCODE_RELAY_LOG): `journald:` needs the name of one systemd unit",
         "upstream: neither a running opencode nor a command",
     ] {
         assert!(text.contains(expected), "{expected:?} is not in\n{text}");

@@ -20,7 +20,7 @@ use super::situations::until;
 pub(crate) const UNIT: &str = "opencode.service";
 
 /// Where systemd keeps the programs that nobody starts by hand.
-const FOLDER: &str = "/lib/systemd";
+const FOLDER: &str = "/usr/lib/systemd";
 
 /// A `PATH` with a `journalctl` that reads the journal in a folder.
 pub(crate) struct Journalctl {

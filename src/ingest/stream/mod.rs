@@ -32,6 +32,10 @@ const HEAD: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(
 /// Waits between attempts: the first, doubling up to the last, each with jitter of a quarter.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
+/// The last wait while nothing listens. Asking costs nobody anything then, and what opencode publishes between its start and
+/// the next attempt is known from the state only.
+const UNREACHABLE: Duration = Duration::from_secs(2);
+
 /// The stream witness's settings.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -119,6 +123,7 @@ pub async fn follow(options: Options, mut upstream: UpstreamWatch, out: Sender, 
             }
             ended = connection(&options, &address, &out, &tasks, &mut troubles) => Some(ended),
         };
+        let longest = if matches!(ended, Some(Ended::Unreachable(_))) { UNREACHABLE } else { BACK_OFF.1 };
         let reason = match ended {
             Some(Ended::NoPipeline) => return,
             Some(ended) => {
@@ -135,15 +140,15 @@ pub async fn follow(options: Options, mut upstream: UpstreamWatch, out: Sender, 
             () = stop.pulled() => return,
             // A new address is tried at once; the mark is left for the top of the loop.
             _ = upstream.changed() => {}
-            () = sleep(back_off(troubles.failures)) => {}
+            () = sleep(back_off(troubles.failures, longest)) => {}
         }
         troubles.failures = troubles.failures.saturating_add(1);
     }
 }
 
-fn back_off(failures: u32) -> Duration {
+fn back_off(failures: u32, longest: Duration) -> Duration {
     use std::hash::{BuildHasher, RandomState};
-    let wait = doubled(BACK_OFF, failures);
+    let wait = doubled(BACK_OFF, failures).min(longest);
     let jitter = RandomState::new().hash_one(failures) % 256;
     wait.mul_f64(0.75 + f64::from(u8::try_from(jitter).unwrap_or(0)) / 512.0)
 }
@@ -263,9 +268,33 @@ mod tests {
 
     #[test]
     fn back_off_grows_and_stays_in_bounds() {
-        assert!(back_off(0) >= BACK_OFF.0.mul_f64(0.75) && back_off(0) < BACK_OFF.0.mul_f64(1.26));
-        for failures in [6, 40, u32::MAX] {
-            assert!(back_off(failures) >= BACK_OFF.1.mul_f64(0.75) && back_off(failures) < BACK_OFF.1.mul_f64(1.26));
+        let around = |wait: Duration| wait.mul_f64(0.75)..wait.mul_f64(1.26);
+        for longest in [UNREACHABLE, BACK_OFF.1] {
+            assert!(around(BACK_OFF.0).contains(&back_off(0, longest)));
+            for failures in [6, 40, u32::MAX] {
+                assert!(around(longest).contains(&back_off(failures, longest)));
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_opencode_that_is_not_there_is_asked_often() {
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = Upstream { authority: nobody.to_string().into(), authorization: None };
+        let (_keep, watch) = tokio::sync::watch::channel(Some(address));
+        let (out, mut inbox) = tokio::sync::mpsc::channel(1);
+        let counting = async {
+            let (begin, mut attempts) = (tokio::time::Instant::now(), 0);
+            while begin.elapsed() < Duration::from_secs(60) {
+                let message = inbox.recv().await;
+                assert!(matches!(message, Some(crate::ingest::Message::Stream(Message::Down { .. }))), "{message:?}");
+                attempts += 1;
+            }
+            attempts
+        };
+        tokio::select! {
+            () = follow(Options::default(), watch, out, Tasks::new(), Stop::new()) => panic!("it gave up"),
+            attempts = counting => assert!((20..45).contains(&attempts), "{attempts}"),
         }
     }
 

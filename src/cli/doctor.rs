@@ -8,6 +8,7 @@ mod examine;
 mod findings;
 mod judge;
 mod log;
+mod look;
 mod probe;
 mod show;
 mod stream;
@@ -76,8 +77,8 @@ pub struct Flags {
     #[command(flatten)]
     pub server: Server,
 
-    /// The log that the relay would read, as for `run`: file:PATH, dir:PATH or none [default: opencode's log folder of
-    /// this user, if opencode runs on this machine]
+    /// The log that the relay would read, as for `run`: file:PATH, dir:PATH, journald:UNIT or none [default: opencode's
+    /// log folder of this user, if opencode runs on this machine]
     #[arg(long, value_name = "SOURCE")]
     pub log: Option<Source>,
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::doctor::fixture::{Said, doctor};
 use crate::support::bounded;
+use crate::support::journald::{Journald, UNIT};
 use crate::support::model::ScriptedModel;
 use crate::support::opencode::{Home, Opencode};
 use crate::support::relay::Relay;
@@ -72,6 +73,30 @@ async fn the_stream_of_1_14_48_ends_at_once() {
         // Watching alone sees it too.
         let said = patient.examined(patient.opencode.base(), &["--read-only", "--watch", "1s"]).await;
         assert!(said.flat().contains("broken /event ends"), "{}", said.out);
+    })
+    .await;
+}
+
+/// systemd's journal has the log where opencode prints it.
+#[tokio::test]
+async fn a_log_in_the_journal_of_systemd_announces() {
+    bounded(async {
+        let model = ScriptedModel::start().await.unwrap();
+        let patient = Patient { opencode: Home::new("1.14.48", &model).start().await, model };
+        let journald = Journald::start("RateLimitBurst=0").await;
+        let journalctl = journald.journalctl();
+        let path = journalctl.env().remove(0).1;
+        let source = format!("journald:{UNIT}");
+        let arguments = ["--json", "--log", &source];
+        let examined =
+            async || doctor(&[&[patient.opencode.base()], &arguments[..]].concat(), &[("PATH", &path)]).await;
+        let found = examined().await.json();
+        assert_eq!(found["log"]["sight"], "foreign", "nothing is in it: {found:#}");
+
+        let _tail = journald.tail(&patient.opencode.home.stderr_file(), UNIT);
+        let found = examined().await.json();
+        assert_eq!(found["log"]["sight"], "announces", "{found:#}");
+        assert!(found["command"].as_str().unwrap().contains(&format!("--log {source}")), "{found:#}");
     })
     .await;
 }

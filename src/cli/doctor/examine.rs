@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::ask::{self, Who};
 use super::findings::{Findings, Log, Read, Relay, Stream};
+use super::look::Look;
 use super::probe::{self, Probe, Session};
 use super::stream::{self, All, Watched};
 use super::verdict::{self, Case};
@@ -79,12 +80,13 @@ impl Examination<'_> {
                 paths.iter().map(move |path| (client, Watched { is_relays, path, ..Watched::default() }))
             })
             .collect();
-        let look = log::Look::before(
+        let look = Look::before(
             // A relay says itself how its log is.
             self.flags.log.as_ref().or(relay.as_ref().map(|_| &Source::None)),
             log_folder(self.environment),
             is_here(&self.client.place),
-        );
+        )
+        .await;
         let streams: All = watch::Sender::new(watched.iter().map(|(_, stream)| stream.clone()).collect());
         let watching = watched.iter().enumerate();
         let watching: Vec<_> =
@@ -149,7 +151,7 @@ impl Examination<'_> {
     async fn work(
         &self,
         streams: &All,
-        look: &log::Look,
+        look: &Look,
         is_silent: bool,
     ) -> ((Vec<Read>, Option<String>), Option<Vec<probe::Called>>, log::Sight) {
         let settled = |all: &Vec<Watched>| all.iter().all(Watched::is_settled);
@@ -176,7 +178,7 @@ impl Examination<'_> {
         let patience = if is_silent { LINES / 4 } else { LINES };
         let looking = Instant::now();
         let sight = loop {
-            let sight = look.after(session.as_deref(), &due);
+            let sight = look.after(session.as_deref(), &due).await;
             let may_change = matches!(
                 sight,
                 log::Sight::Partly { .. }

@@ -228,7 +228,7 @@ impl Sight {
         match self {
             Self::NotAsked => "none was to be read".into(),
             Self::Elsewhere => "opencode runs elsewhere; --log says where its log is on this machine, if it is".into(),
-            Self::Unseen => "the doctor does not read such a source; what a relay with it sees is in its /_relay/status (witnesses.log)".into(),
+            Self::Unseen => "only the relay that it is piped into can read it; /_relay/status there says what it sees (witnesses.log)".into(),
             Self::Unreadable { path, kind: io::ErrorKind::PermissionDenied, .. } => format!(
                 "{} may not be read by this user; add it to the file's group, or run as opencode's user, and let the \
                  unit see the folder (ReadOnlyPaths=)",

@@ -145,7 +145,7 @@ impl<'a> Follower<'a> {
     /// Reads what is new; says whether there was anything, or why it cannot be read.
     async fn read_on(&mut self) -> Result<Result<bool, Reason>, Closed> {
         if self.at_end {
-            match last_cursor(self.unit).await {
+            match last_printed(self.unit).await {
                 Ok(cursor) => (self.at_end, self.cursor) = (false, cursor),
                 Err(reason) => return Ok(Err(reason)),
             }
@@ -283,18 +283,29 @@ impl<'a> Bell<'a> {
     }
 }
 
-/// The last entry that the unit wrote; `None` where there is none.
-async fn last_cursor(unit: &str) -> Result<Option<String>, Reason> {
-    let mut journalctl = Journalctl::start(unit, ["--lines=1", "--output=json", "--output-fields=_TRANSPORT"])?;
-    let (mut output, mut buffer) = (Vec::new(), vec![0; READ]);
-    loop {
-        match journalctl.read(&mut buffer).await {
-            0 => break,
-            count => output.extend_from_slice(&buffer[..count]),
-        }
-    }
-    journalctl.end().await?;
+/// Which entry the unit wrote last; `None` where there is none.
+///
+/// # Errors
+///
+/// Why the journal cannot be read, and what to do about it.
+pub async fn last_printed(unit: &str) -> Result<Option<String>, String> {
+    let journalctl = Journalctl::start(unit, ["--lines=1", "--output=json", "--output-fields=_TRANSPORT"])?;
+    let mut output = Vec::new();
+    journalctl.read_to_end(|chunk| output.extend_from_slice(chunk)).await?;
     Ok(entry::last_cursor(&output))
+}
+
+/// What the unit wrote after an entry, or all that there is. Nothing of it is told to anybody else.
+///
+/// # Errors
+///
+/// Why the journal cannot be read, and what to do about it.
+pub async fn printed_since(unit: &str, entry: Option<String>) -> Result<Vec<Item>, String> {
+    let cursor = entry.as_ref().map(|entry| format!("--cursor={entry}"));
+    let arguments = cursor.as_deref().into_iter().chain([FIELDS, "--output=json"]);
+    let (mut entries, mut found) = (Entries::after_if_there(entry.clone()), Found::default());
+    Journalctl::start(unit, arguments)?.read_to_end(|chunk| entries.push(chunk, &mut found)).await?;
+    Ok(found.items)
 }
 
 fn nothing_of(unit: &str) -> Reason {
@@ -366,6 +377,17 @@ impl Journalctl {
             );
         }
         Some(format!("journalctl says: {first}"))
+    }
+
+    /// Reads all that it prints.
+    async fn read_to_end(mut self, mut each: impl FnMut(&[u8])) -> Result<(), Reason> {
+        let mut buffer = vec![0; READ];
+        loop {
+            match self.read(&mut buffer).await {
+                0 => return self.end().await,
+                count => each(&buffer[..count]),
+            }
+        }
     }
 
     /// It has closed its output: fails with what it says of itself if that was too early.

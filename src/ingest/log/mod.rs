@@ -6,7 +6,7 @@
 pub mod decode;
 mod folder;
 mod follow;
-mod journald;
+pub mod journald;
 pub mod line;
 mod others;
 mod place;

@@ -346,9 +346,9 @@ impl Said {
 pub(crate) fn begin(arguments: &[&str], env: &[(&str, &str)]) -> Process {
     let mut command = vec![env!("CARGO_BIN_EXE_opencode-relay").to_owned(), "doctor".to_owned()];
     command.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-    let mut env: Vec<_> = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    env.push(("PATH".to_owned(), std::env::var("PATH").unwrap()));
-    Process::start(&command, &env, Path::new("/"), None).unwrap()
+    let mut all = vec![("PATH".to_owned(), std::env::var("PATH").unwrap())];
+    all.extend(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    Process::start(&command, &all, Path::new("/"), None).unwrap()
 }
 
 /// Runs it to its end.

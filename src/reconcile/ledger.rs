@@ -17,8 +17,8 @@ const TYPES: usize = 128;
 /// in the stream's frames are not opencode's alone: its plugins publish too. Real ones stay under 40.
 const TYPE: usize = 64;
 
-/// How long an event waits for a log line that should have come before it, in milliseconds. The worst seen is 8 ms. However
-/// many wait, they take no more room than there are milliseconds in this.
+/// How long an event waits for a log line that should have come before it, in milliseconds. The worst seen is 8 ms with a
+/// file; systemd's journal takes up to half a second, and 2.5 s if it is very large. However many wait, they take no more room than there are milliseconds in this.
 const AHEAD: u64 = 5_000;
 
 /// What became of the events of one type.

@@ -249,10 +249,9 @@ async fn what_is_missing_is_told_with_its_remedy() {
         following.has_read(1).await;
 
         let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups";
-        let journalctl = Journalctl::of(journal.path(), nobody);
-        let following = Following::start(&standin, journalctl).await;
+        let following = Following::start(&standin, Journalctl::of(journal.path(), nobody)).await;
         let reason = following.until_state("waiting").await;
-        assert!(reason.contains("systemd-journal"), "{reason}");
+        assert!(reason.contains("SupplementaryGroups=systemd-journal"), "{reason}");
 
         let following = Following::start(&standin, Journalctl::missing()).await;
         let reason = following.until_state("waiting").await;

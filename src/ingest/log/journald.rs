@@ -1,8 +1,8 @@
 //! Following a unit in systemd's journal, by children `journalctl`.
 //!
 //! One follows (`--follow`) and rings whenever there is something new; what it is, is read by another one that begins at
-//! the last entry and ends. For a `journalctl` that follows leaves entries out when journald begins a new file, and never
-//! gives them later (seen with systemd 252: one of 500 lines around each tenth rotation).
+//! the last entry and ends. For a `journalctl` that follows leaves entries out now and then when journald begins a new file,
+//! and never gives them later (seen with systemd 252, a few rotations one soon after the other).
 //!
 //! What else systemd 252 (Rocky Linux 9) does that one would not expect, and what is done about it:
 //!
@@ -197,7 +197,8 @@ impl<'a> Follower<'a> {
             return Ok(Reading::Failed(reason));
         }
         if !self.is_following {
-            self.wait_for(nothing_of(self.unit)).await?;
+            let reason = journalctl.complaint().unwrap_or_else(|| nothing_of(self.unit));
+            self.wait_for(reason).await?;
         }
         Ok(Reading::Done(news))
     }
@@ -367,16 +368,7 @@ impl Journalctl {
 
     /// What it complained of, with what to do about it.
     fn complaint(&self) -> Option<Reason> {
-        let said = String::from_utf8_lossy(&self.said);
-        let first = said.lines().next()?.trim();
-        if said.contains("insufficient permissions") || said.contains("not seeing messages from other users") {
-            return Some(
-                "this user may not read systemd's journal; put SupplementaryGroups=systemd-journal into the relay's \
-                 unit, or add the user to that group"
-                    .to_owned(),
-            );
-        }
-        Some(format!("journalctl says: {first}"))
+        complaint(&String::from_utf8_lossy(&self.said))
     }
 
     /// Reads all that it prints.
@@ -391,7 +383,7 @@ impl Journalctl {
     }
 
     /// It has closed its output: fails with what it says of itself if that was too early.
-    async fn end(mut self) -> Result<(), Reason> {
+    async fn end(&mut self) -> Result<(), Reason> {
         let status = self.child.wait().await;
         if let Some(errors) = self.errors.take() {
             let mut rest = Vec::new();
@@ -404,6 +396,18 @@ impl Journalctl {
             Err(error) => Err(format!("journalctl failed: {error}")),
         }
     }
+}
+
+fn complaint(said: &str) -> Option<Reason> {
+    // The second where some of the journal may be read, as the user's own.
+    if said.contains("insufficient permissions") || said.contains("not seeing messages from other users") {
+        return Some(
+            "this user may not read systemd's journal; put SupplementaryGroups=systemd-journal into the relay's unit, or \
+             add the user to that group"
+                .to_owned(),
+        );
+    }
+    said.lines().map(str::trim).find(|line| !line.is_empty()).map(|line| format!("journalctl says: {line}"))
 }
 
 /// Which entries are asked for, as `journalctl` takes it: groups of fields that all have to fit, with `+` between them.
@@ -425,4 +429,37 @@ fn matches(unit: &str) -> Vec<String> {
         group.extend(machine.clone());
     }
     groups.join(&"+".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_journalctl_complains_of_has_a_remedy() {
+        // As systemd 252 words them.
+        let hint = "Hint: You are currently not seeing messages from other users and the system.\n      Users in groups \
+                    'adm', 'systemd-journal' can see all messages.\n      Pass -q to turn off this notice.\n";
+        for said in [hint, "No journal files were opened due to insufficient permissions.\n"] {
+            assert!(
+                complaint(said).is_some_and(|reason| reason.contains("SupplementaryGroups=systemd-journal")),
+                "{said}"
+            );
+        }
+        assert_eq!(
+            complaint("\nNo journal files were found.\n").as_deref(),
+            Some("journalctl says: No journal files were found.")
+        );
+        assert_eq!(complaint(""), None);
+    }
+
+    #[test]
+    fn a_position_is_good_for_its_source_only() {
+        let saved = |version| format!(r#"{{"version":{version},"source":"journald:a.service","journald":"s=1;i=2"}}"#);
+        let read = |text: String, source| Saved::read(&Position(text), source);
+        assert_eq!(read(saved(1), "journald:a.service").as_deref(), Some("s=1;i=2"));
+        assert_eq!(read(saved(1), "journald:b.service"), None);
+        assert_eq!(read(saved(2), "journald:a.service"), None);
+        assert_eq!(read("{}".to_owned(), "journald:a.service"), None);
+    }
 }

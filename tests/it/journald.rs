@@ -247,6 +247,15 @@ async fn what_is_missing_is_told_with_its_remedy() {
         write(&file, 1, &[entry]);
         following.until_state("following").await;
         following.has_read(1).await;
+        // A journalctl that is no good for a while is told, and that it is good again.
+        let good = fs::read_to_string(following.journalctl.path()).unwrap();
+        following.journalctl.becomes("echo cannot read >&2; exit 3");
+        let entry = Entry { boot: &"1".repeat(32), machine: &machine, unit: UNIT, message: message.as_bytes() };
+        write(&file, 2, &[entry]);
+        assert_eq!(following.until_state("waiting").await, "journalctl says: cannot read");
+        following.journalctl.becomes(&good);
+        following.until_state("following").await;
+        following.has_read(2).await;
 
         let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups";
         let following = Following::start(&standin, Journalctl::of(journal.path(), nobody)).await;

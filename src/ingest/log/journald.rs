@@ -212,6 +212,7 @@ impl<'a> Follower<'a> {
     }
 
     async fn wait_for(&mut self, reason: Reason) -> Result<(), Closed> {
+        self.is_following = false;
         if self.last_reason.as_ref() != Some(&reason) {
             send(self.out, Message::Waiting { reason: reason.clone() }).await?;
             self.last_reason = Some(reason);

@@ -32,13 +32,21 @@ pub(crate) struct Journalctl {
 impl Journalctl {
     /// `as_whom` is what stands before `journalctl` in its command line.
     pub(crate) fn of(journal: &Path, as_whom: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let program = folder.path().join("journalctl");
-        let real = find("journalctl");
-        let text = format!("#!/bin/sh\nexec {as_whom} {} --directory={} \"$@\"\n", real.display(), journal.display());
-        fs::write(&program, text).unwrap();
-        fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
-        Self { folder, rest: std::env::var("PATH").unwrap() }
+        let this = Self { folder: tempfile::tempdir().unwrap(), rest: std::env::var("PATH").unwrap() };
+        this.becomes(&format!(
+            "exec {as_whom} {} --directory={} \"$@\"",
+            find("journalctl").display(),
+            journal.display()
+        ));
+        this
+    }
+
+    /// Replaces it by another script, at once and whole.
+    pub(crate) fn becomes(&self, script: &str) {
+        let new = self.folder.path().join("new");
+        fs::write(&new, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(new, self.path()).unwrap();
     }
 
     /// None is installed.
@@ -47,6 +55,10 @@ impl Journalctl {
         // What the relay is started with.
         std::os::unix::fs::symlink(find("setpriv"), folder.path().join("setpriv")).unwrap();
         Self { folder, rest: String::new() }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("journalctl")
     }
 
     /// An environment in which it is the `journalctl`.

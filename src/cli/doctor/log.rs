@@ -125,10 +125,9 @@ impl Look {
                 0 => Sight::Silent { path: path.clone() },
                 _ => Sight::OtherFile { followed: followed.clone(), own: path.clone() },
             },
-            Some((count, _, path)) if count == of && of > 0 => Sight::Announces { path: path.clone(), count },
-            Some((count, true, path)) if count > 0 => Sight::Partly { path: path.clone(), count, of },
-            Some((_, true, path)) => Sight::Silent { path: path.clone() },
-            _ => Sight::Foreign { path: followed.clone(), has_bus: has_bus(followed) },
+            best => best
+                .and_then(|(count, is_named, path)| Sight::of_own(path, count, of, is_named))
+                .unwrap_or_else(|| Sight::Foreign { path: followed.clone(), has_bus: has_bus(followed) }),
         }
     }
 
@@ -204,6 +203,18 @@ fn name(path: &Path) -> String {
 }
 
 impl Sight {
+    /// A log that announced `count` of the probe's `of` events, and that names its session or not; `None` where nothing
+    /// shows that it is the asked opencode's.
+    pub(super) fn of_own(path: &Path, count: usize, of: usize, names_session: bool) -> Option<Self> {
+        let path = path.to_owned();
+        match (count, names_session) {
+            (count, _) if count == of && of > 0 => Some(Self::Announces { path, count }),
+            (0, true) => Some(Self::Silent { path }),
+            (count, true) => Some(Self::Partly { path, count, of }),
+            (_, false) => None,
+        }
+    }
+
     /// How far it goes. A log that was named must be one.
     pub(super) fn level(&self, is_named: bool) -> Level {
         match self {

@@ -68,10 +68,7 @@ fn announced(path: PathBuf, items: &[Item], session: Option<&str>, due: &[Due]) 
     let count = due.iter().map(|due| notices.get(&*due.kind).copied().unwrap_or(0).min(due.count)).sum();
     match session {
         None => Sight::Unproven { path, has_bus },
-        Some(_) if count == of && of > 0 => Sight::Announces { path, count },
-        Some(_) if names_session && count > 0 => Sight::Partly { path, count, of },
-        Some(_) if names_session => Sight::Silent { path },
-        Some(_) => Sight::Foreign { path, has_bus },
+        Some(_) => Sight::of_own(&path, count, of, names_session).unwrap_or(Sight::Foreign { path, has_bus }),
     }
 }
 

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -71,10 +72,11 @@ impl Tasks {
         F::Output: Send + 'static,
     {
         let running = Running::enter(name, self.running.clone());
-        self.tracker.spawn(async move {
-            let _running = running;
-            future.await
-        })
+        // Not an async block, which would have room for the future twice.
+        self.tracker.spawn(future.map(|output| {
+            drop(running);
+            output
+        }))
     }
 
     /// Waits until all tasks ended.

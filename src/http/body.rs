@@ -27,8 +27,12 @@ enum Kind {
 }
 
 impl AnswerBody {
-    pub(super) fn stream(stream: EventStream) -> Self {
-        Self { kind: Kind::Stream(Box::new(stream)), reset: None, _underway: None }
+    /// The event stream that it is, or the body that it is otherwise.
+    pub(super) fn into_stream(self) -> Result<Box<EventStream>, Self> {
+        match self.kind {
+            Kind::Stream(stream) => Ok(stream),
+            kind => Err(Self { kind, ..self }),
+        }
     }
 
     /// Keeps this until the body is over.
@@ -43,6 +47,12 @@ impl AnswerBody {
     pub(super) fn reset_on_error(mut self, socket: Socket) -> Self {
         self.reset = Some(socket);
         self
+    }
+}
+
+impl From<Box<EventStream>> for AnswerBody {
+    fn from(stream: Box<EventStream>) -> Self {
+        Self { kind: Kind::Stream(stream), reset: None, _underway: None }
     }
 }
 

@@ -1,9 +1,11 @@
 //! One client's connection, from the first byte to the last: TLS if it is to be, HTTP/1 or HTTP/2, its times, its end.
 
 use std::convert::Infallible;
+use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
@@ -14,9 +16,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Front;
 use super::body::AnswerBody;
+use super::delivery::{Delivery, Handover, Way};
 use super::exchange::{Exchange, Phase};
 use super::interleave::Interleaved;
 use super::refusal;
@@ -62,6 +66,8 @@ pub(super) struct Client {
     pub(super) local: Option<SocketAddr>,
     pub(super) limits: Limits,
     pub(super) ends: Ends,
+    /// Shows that the connection is there.
+    pub(super) token: TaskTrackerToken,
 }
 
 /// A connection of hyper's, which can be told to end after what it has begun.
@@ -81,12 +87,14 @@ where
 }
 
 /// How a connection ended.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// hyper is through with it.
     Done,
     /// It was cut off.
     Cut,
+    /// The rest is the relay's to write.
+    Handed,
 }
 
 impl Client {
@@ -158,8 +166,16 @@ impl Client {
                 // Boxed, because hyper keeps the room of the future for as long as the connection is there, idle or with a
                 // stream.
                 Box::pin(async move {
-                    let mut answer = client.answer(request, is_tls, interim).await;
+                    let version = request.version();
+                    let (parts, body) = client.answer(request, is_tls, interim).await.into_parts();
                     exchange.settled().await;
+                    let mut answer = match body.into_stream() {
+                        Ok(stream) => {
+                            exchange.hand_over(Handover::new(parts, stream, version));
+                            return pending().await;
+                        }
+                        Err(body) => Response::from_parts(parts, body),
+                    };
                     if is_last {
                         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                     }
@@ -180,7 +196,21 @@ impl Client {
             // A client that closes its sending side is gone: that is how an abort shows while its answer is awaited.
             .half_close(false);
         let io = TokioIo::new(Interleaved::new(io, exchange.clone()));
-        let end = self.attend(pin!(builder.serve_connection(io, service).with_upgrades()), &exchange).await;
+        let mut connection = builder.serve_connection(io, service).with_upgrades();
+        let end = self.attend(Pin::new(&mut connection), &exchange).await;
+        if let (End::Handed, Some(parts), Some(handover)) = (end, connection.into_parts(), exchange.take_over()) {
+            let way = Way {
+                io: parts.io.into_inner().into_inner(),
+                socket: self.socket.clone(),
+                stall: self.limits.stall,
+                cut: self.ends.drop.clone(),
+                has_more: !parts.read_buf.is_empty(),
+            };
+            // A task of its own, because this one is as large as what hyper needed.
+            let delivery = self.token.task_tracker().track_future(Delivery::new(handover, way));
+            self.ends.tasks.spawn("event stream", delivery);
+            return;
+        }
         // Closing with unread bytes is a reset, which may overtake what was said last.
         let is_unheard = exchange.is_refused() || (self.socket.has_unread() && !self.ends.drain.is_pulled());
         if end == End::Done && !exchange.is_upgraded() && is_unheard {
@@ -213,9 +243,14 @@ impl Client {
             tokio::select! {
                 biased;
                 () = self.ends.drop.pulled() => return End::Cut,
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%peer, %error, "a connection ended early");
+                ended = poll_fn(|context| match connection.as_mut().poll(context) {
+                    Poll::Pending if exchange.is_handed_over() => Poll::Ready(None),
+                    polled => polled.map(Some),
+                }) => {
+                    match ended {
+                        None => return End::Handed,
+                        Some(Err(error)) => tracing::debug!(%peer, %error, "a connection ended early"),
+                        Some(Ok(())) => {}
                     }
                     return End::Done;
                 }

@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use tokio::time::Instant;
 
+use super::delivery::Handover;
 use super::refusal::write_head;
 use crate::proxy::Interim;
 
@@ -37,6 +38,10 @@ pub(super) enum Phase {
     Answering,
     /// hyper has all of the answer, but may not have written all of it.
     Answered,
+    /// The answer is the relay's to write, as soon as hyper has written what came before it.
+    Handing,
+    /// hyper has nothing left to write, and the connection may be taken from it.
+    Handed,
     /// The connection speaks another protocol from its 101 on: nothing on it is a message any more.
     Upgraded,
     /// The relay refuses to go on: nothing more is read, and what it has to say is the last that is written.
@@ -55,6 +60,8 @@ pub(super) struct State {
     streams: usize,
     /// The requests so far: an interim answer that comes too late is known by it.
     number: u64,
+    /// The answer that is the relay's to write.
+    handover: Option<Handover>,
     /// Whole messages of the relay's own that wait to be written.
     pub(super) own: BytesMut,
     /// Whether part of `own` was written: then the rest comes before anything else.
@@ -73,6 +80,7 @@ impl Exchange {
             requests: 0,
             streams: 0,
             number: 0,
+            handover: None,
             own: BytesMut::new(),
             begun: false,
             waker: None,
@@ -90,6 +98,23 @@ impl Exchange {
         state.requests += 1;
         state.enter(Phase::Asked);
         Underway { exchange: self.clone(), is_stream: false }
+    }
+
+    /// The relay itself answers the request, and whatever comes after it on this connection.
+    pub(super) fn hand_over(&self, handover: Handover) {
+        let mut state = self.lock();
+        state.handover = Some(handover);
+        state.enter(Phase::Handing);
+    }
+
+    /// Whether the connection can be taken from hyper: it was asked to write nothing that it has not written.
+    pub(super) fn is_handed_over(&self) -> bool {
+        self.lock().phase == Phase::Handed
+    }
+
+    /// The answer that was handed over.
+    pub(super) fn take_over(&self) -> Option<Handover> {
+        self.lock().handover.take()
     }
 
     /// The answer to the request was to speak another protocol from now on.

@@ -29,6 +29,10 @@ impl<S> Interleaved<S> {
     pub(super) fn new(inner: S, exchange: Exchange) -> Self {
         Self { inner, exchange }
     }
+
+    pub(super) fn into_inner(self) -> S {
+        self.inner
+    }
 }
 
 /// Writes the relay's own messages to the end.
@@ -118,8 +122,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Interleaved<S> {
             none => *none = Some(context.waker().clone()),
         }
         ready!(write_own(&mut this.inner, &mut state, context))?;
-        if state.phase == Phase::Answered {
-            state.enter(Phase::Idle);
+        match state.phase {
+            Phase::Answered => state.enter(Phase::Idle),
+            Phase::Handing => state.enter(Phase::Handed),
+            _ => {}
         }
         drop(state);
         Pin::new(&mut this.inner).poll_flush(context)

@@ -7,6 +7,7 @@ mod body;
 mod clients;
 mod connection;
 mod credentials;
+mod delivery;
 mod exchange;
 mod exposition;
 mod host;

@@ -70,16 +70,19 @@ fn message_of(answer: &Response<Full<Bytes>>) -> Bytes {
     let mut fields = answer.headers().clone();
     fields.insert(CONNECTION, HeaderValue::from_static("close"));
     fields.insert(CONTENT_LENGTH, HeaderValue::from(answer.body().size_hint().lower()));
-    let now = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&jiff::Timestamp::now());
-    if let Some(date) = now.ok().and_then(|now| HeaderValue::try_from(now).ok()) {
-        fields.insert(DATE, date);
-    }
+    fields.extend(date().map(|date| (DATE, date)));
     let mut message = BytesMut::new();
     write_head(&mut message, answer.status(), &fields);
     if let Some(body) = body(answer.body().clone()) {
         message.extend_from_slice(&body);
     }
     message.freeze()
+}
+
+/// The time, as the field of that name has it (RFC 9110 §6.6.1).
+pub(super) fn date() -> Option<HeaderValue> {
+    let now = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&jiff::Timestamp::now());
+    now.ok().and_then(|now| HeaderValue::try_from(now).ok())
 }
 
 /// What a body of ours holds; it is there at once.

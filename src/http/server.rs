@@ -82,12 +82,9 @@ async fn accept(server: Arc<Server>, listener: Listener, stop: Stop) {
                     socket: Socket::new(stream, Some(place)),
                     limits: server.limits,
                     ends: server.ends.clone(),
+                    token: server.connections.token(),
                 });
-                let (token, tls) = (server.connections.token(), listener.tls().cloned());
-                server.ends.tasks.spawn("client connection", async move {
-                    client.serve(tls).await;
-                    drop(token);
-                });
+                server.ends.tasks.spawn("client connection", client.serve(listener.tls().cloned()));
             }
             // That one caller's trouble.
             Err(error) if is_callers(&error) => tracing::debug!(%error, "a connection was gone before it was accepted"),

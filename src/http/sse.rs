@@ -3,6 +3,7 @@
 //! The hub gives whole frames; this module adds the heartbeats and the ending. A stream never ends cleanly, because
 //! the SDK comes back after an error only.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -108,7 +109,7 @@ pub(super) fn open(
     let word = header(follower.word());
     let place = front.clients.enter(&scope, peer, wish.agent.as_deref(), follower.seq());
     let stream = EventStream::new(follower, place, front.heartbeat, front.streams.clone());
-    let mut response = Response::new(AnswerBody::stream(stream));
+    let mut response = Response::new(AnswerBody::from(Box::new(stream)));
     let headers = response.headers_mut();
     *headers = cors;
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -152,6 +153,12 @@ pub(super) struct EventStream {
     place: Place,
 }
 
+impl fmt::Debug for EventStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventStream").field("follower", &self.follower).finish_non_exhaustive()
+    }
+}
+
 /// How far a stream is on its way to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leaving {
@@ -179,10 +186,7 @@ impl EventStream {
 
     /// The next bytes. Ranked: the stop (see [`Self::leave`]), a heartbeat that is due (a busy stream must not hold it up), events.
     pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Ended>> {
-        if self.leaving == Leaving::No && self.stop.as_mut().poll(context).is_ready() {
-            self.leaving = Leaving::Told;
-        }
-        if self.leaving != Leaving::No {
+        if self.poll_told(context) {
             return self.leave(context);
         }
         if self.greeted && self.heartbeat.poll_tick(context).is_ready() {
@@ -194,6 +198,14 @@ impl EventStream {
             self.greeted = true;
         }
         frames.map_err(Ended::from)
+    }
+
+    /// Whether it was told to end. Whoever is told that it was not is woken when it is.
+    pub(super) fn poll_told(&mut self, context: &mut Context<'_>) -> bool {
+        if self.leaving == Leaving::No && self.stop.as_mut().poll(context).is_ready() {
+            self.leaving = Leaving::Told;
+        }
+        self.leaving != Leaving::No
     }
 
     /// Gives one batch of what is there already, so that clients at the tail miss nothing, and ends. Who is further behind

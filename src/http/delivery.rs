@@ -1,0 +1,215 @@
+//! An event stream on HTTP/1, written to its client by ourselves.
+//!
+//! hyper keeps two buffers and the room of its state machine for as long as a connection is there: some 20 KB for a client
+//! that waits for the next event. So once the request is read, hyper gives the connection back (see
+//! [`Exchange::hand_over`](super::exchange::Exchange::hand_over)), and a task of its own, a few hundred bytes large, writes
+//! what the stream gives. That is all there is to do: the stream is the last answer on its connection, what the client
+//! sends besides is of no interest, and its chunks (RFC 9112 §7.1) are never followed by the last one.
+//!
+//! HTTP/2 stays with hyper: its streams share a connection whose frames are not ours to write.
+
+use std::io::{self, Cursor, Write as _};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes, BytesMut, buf};
+use http::header::{CONNECTION, DATE, HeaderValue, TRANSFER_ENCODING};
+use http::{Version, response};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::io::poll_write_buf;
+
+use super::connection::LAST_WAIT;
+use super::refusal::{date, write_head};
+use super::socket::Socket;
+use super::sse::{Ended, EventStream};
+use crate::stop::Stop;
+
+/// What of an answer is left to do once hyper is out of the way.
+#[derive(Debug)]
+pub(super) struct Handover {
+    head: Bytes,
+    stream: Box<EventStream>,
+    is_chunked: bool,
+}
+
+impl Handover {
+    /// `version` is the request's: HTTP/1.0 knows no chunks, the end of the connection is the end there.
+    pub(super) fn new(mut parts: response::Parts, stream: Box<EventStream>, version: Version) -> Self {
+        let is_chunked = version == Version::HTTP_11;
+        let (name, value) = if is_chunked { (TRANSFER_ENCODING, "chunked") } else { (CONNECTION, "close") };
+        parts.headers.insert(name, HeaderValue::from_static(value));
+        parts.headers.extend(date().map(|date| (DATE, date)));
+        let mut head = BytesMut::new();
+        write_head(&mut head, parts.status, &parts.headers);
+        Self { head: head.freeze(), stream, is_chunked }
+    }
+}
+
+/// What a delivery needs besides.
+pub(super) struct Way<S> {
+    /// Where it writes, and what the client sends comes from.
+    pub(super) io: S,
+    /// What `io` ends in.
+    pub(super) socket: Socket,
+    /// How long the client may take nothing.
+    pub(super) stall: Duration,
+    /// Cuts it off once the stream was told to end.
+    pub(super) cut: Stop,
+    /// Whether something came behind the request: see [`Delivery::is_listening`].
+    pub(super) has_more: bool,
+}
+
+/// Writes a stream until it ends, the client goes or takes nothing for too long.
+pub(super) struct Delivery<S> {
+    way: Way<S>,
+    stream: Box<EventStream>,
+    /// Being written.
+    piece: Piece,
+    is_chunked: bool,
+    /// Whether the end of what the client sends would be noticed. Whoever sends more behind its request is not listened to
+    /// any longer: that stays with the kernel, and the client's going shows when something is written.
+    is_listening: bool,
+    /// Runs while the client takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
+    /// The same once the stream was told to end.
+    last: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+/// Why a delivery was over.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("the client went: {0}")]
+    Gone(#[from] io::Error),
+    #[error("the client takes nothing")]
+    Stalled,
+    #[error("the relay stops, and the client takes nothing")]
+    Cut,
+    #[error(transparent)]
+    Ended(#[from] Ended),
+}
+
+impl<S> Delivery<S> {
+    pub(super) fn new(handover: Handover, way: Way<S>) -> Self {
+        Self {
+            stream: handover.stream,
+            piece: Piece::plain(handover.head),
+            is_chunked: handover.is_chunked,
+            is_listening: !way.has_more,
+            stalled: None,
+            last: None,
+            way,
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Delivery<S> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let error = ready!(this.poll_error(context));
+        // A plain close would look like a complete answer to HTTP/1.0; and a client that takes nothing is not waited for.
+        if matches!(error, Error::Stalled) || !this.is_chunked {
+            // Nothing better is left if this fails.
+            let _ = this.way.socket.reset_on_close();
+        }
+        tracing::debug!(%error, "an event stream ended");
+        Poll::Ready(())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Delivery<S> {
+    fn poll_error(&mut self, context: &mut Context<'_>) -> Poll<Error> {
+        if self.is_listening {
+            let mut byte = [0];
+            let mut came = ReadBuf::new(&mut byte);
+            match Pin::new(&mut self.way.io).poll_read(context, &mut came) {
+                Poll::Pending => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(error.into()),
+                Poll::Ready(Ok(())) if came.filled().is_empty() => {
+                    return Poll::Ready(Error::Gone(io::ErrorKind::UnexpectedEof.into()));
+                }
+                Poll::Ready(Ok(())) => self.is_listening = false,
+            }
+        }
+        loop {
+            match self.poll_write(context) {
+                Poll::Pending => return self.poll_patience(context),
+                Poll::Ready(Err(error)) => return Poll::Ready(error.into()),
+                // The bytes go, too: other clients' share them.
+                Poll::Ready(Ok(())) => (self.piece, self.stalled) = (Piece::default(), None),
+            }
+            match ready!(self.stream.poll_next(context)) {
+                Ok(data) if self.is_chunked => self.piece = Piece::chunk(data),
+                Ok(data) => self.piece = Piece::plain(data),
+                Err(ended) => return Poll::Ready(ended.into()),
+            }
+        }
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.piece.0.has_remaining() {
+            return Poll::Ready(Ok(()));
+        }
+        while self.piece.0.has_remaining() {
+            if ready!(poll_write_buf(Pin::new(&mut self.way.io), context, &mut self.piece.0))? == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+        }
+        Pin::new(&mut self.way.io).poll_flush(context)
+    }
+
+    /// Ends when the client has taken nothing for too long, which is less during a stop.
+    fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<Error> {
+        if self.stream.poll_told(context) {
+            let last = self.last.get_or_insert_with(|| {
+                let cut = self.way.cut.clone();
+                Box::pin(async move {
+                    cut.or(sleep(LAST_WAIT)).await;
+                })
+            });
+            return last.as_mut().poll(context).map(|()| Error::Cut);
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(self.way.stall)));
+        loop {
+            ready!(stalled.as_mut().poll(context));
+            // It may have taken something since, if not all.
+            let since = self.way.socket.blocked_since().unwrap_or_else(Instant::now);
+            match since.checked_add(self.way.stall) {
+                Some(due) if due > Instant::now() => stalled.as_mut().reset(due),
+                _ => return Poll::Ready(Error::Stalled),
+            }
+        }
+    }
+}
+
+/// Bytes on their way: the size of a chunk, what is in it, and what ends it.
+struct Piece(buf::Chain<buf::Chain<Cursor<[u8; SIZE]>, Bytes>, &'static [u8]>);
+
+/// The longest size of a chunk with its line end.
+const SIZE: usize = 18;
+
+impl Piece {
+    fn chunk(data: Bytes) -> Self {
+        let mut size = Cursor::new([0; SIZE]);
+        // There is room for any number of 64 bits.
+        let _ = write!(size, "{:>16x}\r\n", data.len());
+        let blank = size.get_ref().iter().take_while(|byte| **byte == b' ').count();
+        size.set_position(blank as u64);
+        Self(size.chain(data).chain(b"\r\n"))
+    }
+
+    fn plain(data: Bytes) -> Self {
+        let mut none = Cursor::new([0; SIZE]);
+        none.set_position(SIZE as u64);
+        Self(none.chain(data).chain(b""))
+    }
+}
+
+impl Default for Piece {
+    fn default() -> Self {
+        Self::plain(Bytes::new())
+    }
+}

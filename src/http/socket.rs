@@ -36,9 +36,6 @@ const GONE: u32 = 2;
 /// How often the kernel asks a silent client whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Most bytes taken in one read; a read has to clear this much memory first.
-const READ: usize = 64 << 10;
-
 /// The connection. Clones are the same socket; only one of them may read and write.
 #[derive(Clone, Debug)]
 pub(super) struct Socket(Arc<Shared>);
@@ -204,14 +201,9 @@ impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(each!(&self.0.stream, stream => stream.poll_read_ready(context)))?;
-            let room = buffer.remaining().min(READ);
-            match self.try_read(buffer.initialize_unfilled_to(room)) {
-                Ok(count) => {
-                    buffer.advance(count);
-                    return Poll::Ready(Ok(()));
-                }
+            match each!(&self.0.stream, stream => stream.try_read_buf(buffer)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                done => return Poll::Ready(done.map(|_| ())),
             }
         }
     }

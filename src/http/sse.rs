@@ -172,7 +172,7 @@ enum Leaving {
 }
 
 impl EventStream {
-    fn new(follower: Follower, place: Place, heartbeat: Duration, stop: Stop) -> Self {
+    pub(super) fn new(follower: Follower, place: Place, heartbeat: Duration, stop: Stop) -> Self {
         let (first, period) = match place.view() {
             View::Api => (Instant::now(), API_HEARTBEAT),
             View::Instance | View::Session | View::Global => (Instant::now() + heartbeat, heartbeat),

@@ -30,8 +30,7 @@ use crate::proxy::{Caller, Interim, Peer};
 use crate::stop::{Stop, Tasks};
 
 /// How long a connection that was told to go may take to be gone. Also how long the client of an event stream may take for
-/// what was sent before the stream's end: hyper asks a body for nothing, not even for its end, while the client does not
-/// read, and one that never does must not use up the grace of a stop.
+/// what was sent before the stream's end: one that never reads must not use up the grace of a stop.
 pub(super) const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// How old a connection is at least when a stop tells it to go. hyper closes one at once that has said nothing, and its first

@@ -8,7 +8,7 @@
 //!
 //! HTTP/2 stays with hyper: its streams share a connection whose frames are not ours to write.
 
-use std::io::{self, Cursor, Write as _};
+use std::io::{self, Cursor};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -193,11 +193,18 @@ const SIZE: usize = 18;
 
 impl Piece {
     fn chunk(data: Bytes) -> Self {
-        let mut size = Cursor::new([0; SIZE]);
-        // There is room for any number of 64 bits.
-        let _ = write!(size, "{:>16x}\r\n", data.len());
-        let blank = size.get_ref().iter().take_while(|byte| **byte == b' ').count();
-        size.set_position(blank as u64);
+        let mut size = *b"................\r\n";
+        let (mut left, mut begin) = (data.len(), SIZE - 2);
+        loop {
+            begin -= 1;
+            size[begin] = b"0123456789abcdef"[left % 16];
+            left /= 16;
+            if left == 0 {
+                break;
+            }
+        }
+        let mut size = Cursor::new(size);
+        size.set_position(begin as u64);
         Self(size.chain(data).chain(b"\r\n"))
     }
 

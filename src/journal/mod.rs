@@ -28,7 +28,7 @@ use disk::Reader;
 use epochs::Epochs;
 use ring::Ring;
 use store::Store;
-use upkeep::Upkeep;
+use upkeep::{Bell, Upkeep};
 
 pub use epochs::Lost;
 pub use record::Record;
@@ -136,6 +136,8 @@ struct Shared {
     /// Connections at rest, each with the number of the file it is to.
     readers: Mutex<Vec<(u64, Reader)>>,
     health: watch::Sender<Health>,
+    /// Wakes the upkeep.
+    bell: Bell,
 }
 
 #[derive(Debug)]
@@ -271,11 +273,15 @@ impl Shared {
             store: Mutex::new(store),
             readers: Mutex::default(),
             health: watch::Sender::new(health),
+            bell: Bell::default(),
         }
     }
 
     /// Why events are in memory only, or that they no longer are.
     fn set_degraded(&self, why: Option<String>) {
+        if why.is_some() {
+            self.bell.ring();
+        }
         self.health.send_if_modified(|health| {
             let is_new = health.degraded != why;
             health.degraded = why;
@@ -298,6 +304,7 @@ impl Shared {
             None => self.options.bytes,
             Some(store) => {
                 store.append(self, &mut records, batch.notes, now);
+                self.bell.ring();
                 self.in_memory(store)
             }
         };

@@ -19,7 +19,7 @@ use crate::event::Epoch;
 use crate::http;
 use crate::hub::Hub;
 use crate::ingest::{self, Message, Passed};
-use crate::journal::{Journal, Restored};
+use crate::journal::{Journal, Restored, Taken};
 use crate::pipeline::{self, Pipeline};
 use crate::proxy::{self, Proxy, Target};
 use crate::stop::{Stop, Tasks};
@@ -95,7 +95,7 @@ impl Default for Limits {
 }
 
 impl Relay {
-    /// Opens the journal and binds the addresses.
+    /// Binds the addresses and opens the journal.
     ///
     /// # Errors
     ///
@@ -112,7 +112,7 @@ impl Relay {
     /// As [`Relay::bind`].
     pub async fn bind_with(config: Config, passed: Vec<http::Passed>) -> Result<Self> {
         // First, so that a second relay says whose folder it is, not whose port.
-        let (journal, restored) = open_journal(&config).await?;
+        let folder = take_folder(&config).await?;
         let is_tls = |endpoint: &http::Endpoint| matches!(endpoint, http::Endpoint::Tcp { is_tls: true, .. });
         let all = || config.listen.iter().chain(passed.iter().map(http::Passed::endpoint));
         let files = config.tls.as_ref().filter(|_| all().any(is_tls));
@@ -136,6 +136,8 @@ impl Relay {
         for listener in &listeners {
             endpoints.push(listener.endpoint().context("ask for the address that was bound")?);
         }
+        // Last: to read a long journal takes a while, in which clients that come wait instead of being refused.
+        let (journal, restored) = open_journal(&config, folder).await?;
         let (journal, limits, systemd) = (Arc::new(journal), Limits::default(), Systemd::default());
         Ok(Self { config, listeners, endpoints, certificate: Certificate(tls), limits, systemd, journal, restored })
     }
@@ -318,13 +320,17 @@ impl Relay {
     }
 }
 
-async fn open_journal(config: &Config) -> Result<(Journal, Restored)> {
+/// The state folder, if there is to be one.
+async fn take_folder(config: &Config) -> Result<Option<Taken>> {
+    let config::Journal::Disk { state_dir } = config.journal.clone() else { return Ok(None) };
+    Ok(Some(tokio::task::spawn_blocking(move || Journal::take(&state_dir)).await??))
+}
+
+async fn open_journal(config: &Config, folder: Option<Taken>) -> Result<(Journal, Restored)> {
     let options = options::journal(config);
-    match config.journal.clone() {
-        config::Journal::Memory => Ok((Journal::new(Epoch::new(random()), options), Restored::default())),
-        config::Journal::Disk { state_dir } => {
-            Ok(tokio::task::spawn_blocking(move || Journal::open(&state_dir, options)).await??)
-        }
+    match folder {
+        None => Ok((Journal::new(Epoch::new(random()), options), Restored::default())),
+        Some(folder) => Ok(tokio::task::spawn_blocking(move || Journal::open(folder, options)).await??),
     }
 }
 

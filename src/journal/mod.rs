@@ -28,11 +28,11 @@ use disk::Reader;
 use epochs::Epochs;
 use ring::Ring;
 use store::Store;
-use upkeep::Upkeep;
+use upkeep::{Bell, Upkeep};
 
 pub use epochs::Lost;
 pub use record::Record;
-pub use store::OpenError;
+pub use store::{OpenError, Taken};
 
 /// Most bytes of the newest records in memory while all of them are in a file. A client that reads as fast as it can
 /// never needs the file.
@@ -136,6 +136,8 @@ struct Shared {
     /// Connections at rest, each with the number of the file it is to.
     readers: Mutex<Vec<(u64, Reader)>>,
     health: watch::Sender<Health>,
+    /// Wakes the upkeep.
+    bell: Bell,
 }
 
 #[derive(Debug)]
@@ -163,13 +165,22 @@ impl Journal {
         Self { shared: Arc::new(Shared::new(options, memory, None, Health::default())), upkeep: Mutex::new(None) }
     }
 
-    /// Opens the journal in a state folder, which is made if it is not there, and what an earlier run left in it. Waits for
-    /// the disk. A damaged file is set aside; a full disk is no error, but the journal begins in memory then.
+    /// Takes a state folder, which is made if it is not there, so that no other relay can. Waits for the disk, for a moment.
     ///
     /// # Errors
     ///
-    /// When another relay uses the folder, when it or the file cannot be written, or when a newer relay wrote the file.
-    pub fn open(folder: &Path, options: Options) -> Result<(Self, Restored), OpenError> {
+    /// When another relay uses the folder, or when it cannot be written.
+    pub fn take(folder: &Path) -> Result<Taken, OpenError> {
+        store::take(folder)
+    }
+
+    /// Opens the journal in a state folder, and what an earlier run left in it. Waits for the disk. A damaged file is set aside;
+    /// a full disk is no error, but the journal begins in memory then.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written, or when a newer relay wrote it.
+    pub fn open(folder: Taken, options: Options) -> Result<(Self, Restored), OpenError> {
         let opened = store::open(folder)?;
         let mut ring = Ring::after(opened.newest);
         ring.extend(opened.recent.iter().cloned());
@@ -271,11 +282,15 @@ impl Shared {
             store: Mutex::new(store),
             readers: Mutex::default(),
             health: watch::Sender::new(health),
+            bell: Bell::default(),
         }
     }
 
     /// Why events are in memory only, or that they no longer are.
     fn set_degraded(&self, why: Option<String>) {
+        if why.is_some() {
+            self.bell.ring();
+        }
         self.health.send_if_modified(|health| {
             let is_new = health.degraded != why;
             health.degraded = why;
@@ -298,6 +313,7 @@ impl Shared {
             None => self.options.bytes,
             Some(store) => {
                 store.append(self, &mut records, batch.notes, now);
+                self.bell.ring();
                 self.in_memory(store)
             }
         };

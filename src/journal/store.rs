@@ -99,12 +99,35 @@ pub(super) struct Opened {
     pub(super) recent: Vec<Arc<Record>>,
 }
 
-/// Opens the folder and reads the file. Nothing is written yet but an empty file; [`Shared::begin`] does.
-pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
-    let denied = |reason| OpenError::Denied { path: path.to_owned(), reason };
+/// A state folder that is this relay's, not read yet.
+#[derive(Debug)]
+pub struct Taken {
+    path: PathBuf,
+    /// `None` as long as a full disk does not even let it be made.
+    folder: Option<Folder>,
+}
+
+pub(super) fn take(path: &Path) -> Result<Taken, OpenError> {
+    let folder = match Folder::open(path) {
+        Ok(folder) => Some(folder),
+        Err(FolderError::InUse(pid)) => return Err(OpenError::InUse { path: path.to_owned(), pid }),
+        Err(FolderError::Failed(Failure::Disk(_))) => None,
+        Err(FolderError::Failed(failure)) => {
+            return Err(OpenError::Denied { path: path.to_owned(), reason: failure.to_string() });
+        }
+    };
+    Ok(Taken { path: path.to_owned(), folder })
+}
+
+/// Reads the file. Nothing is written yet but an empty file; [`Shared::begin`] does.
+pub(super) fn open(taken: Taken) -> Result<Opened, OpenError> {
+    let denied = {
+        let path = taken.path.clone();
+        move |reason| OpenError::Denied { path: path.clone(), reason }
+    };
     let mut store = Store {
-        path: path.to_owned(),
-        folder: None,
+        path: taken.path,
+        folder: taken.folder,
         disk: None,
         number: 0,
         saved: Seq(0),
@@ -113,13 +136,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
         is_dirty: false,
     };
     let empty = |store| Opened { store, epochs: Epochs::new(draw()), newest: Seq(0), recent: Vec::new() };
-    let folder = match Folder::open(path) {
-        Ok(folder) => folder,
-        Err(FolderError::InUse(pid)) => return Err(OpenError::InUse { path: path.to_owned(), pid }),
-        Err(FolderError::Failed(Failure::Disk(_))) => return Ok(empty(store)),
-        Err(FolderError::Failed(failure)) => return Err(denied(failure.to_string())),
-    };
-    let folder = store.folder.insert(folder);
+    let Some(folder) = &mut store.folder else { return Ok(empty(store)) };
     let (disk, loaded) = match Disk::open(folder) {
         Ok(opened) => opened,
         Err(Failure::Newer(found)) => return Err(OpenError::Newer { path: folder.file(), found }),

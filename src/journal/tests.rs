@@ -34,7 +34,7 @@ fn options(bytes: usize) -> Options {
 }
 
 fn open(folder: &Path) -> (Journal, Restored) {
-    Journal::open(folder, open_options()).unwrap()
+    Journal::open(Journal::take(folder).unwrap(), open_options()).unwrap()
 }
 
 /// An age long enough for the times that tests make up.
@@ -185,7 +185,7 @@ proptest! {
     #[test]
     fn a_journal_is_a_list(steps in steps()) {
         let folder = temporary();
-        let open = || Journal::open(folder.path(), options(SMALL)).unwrap();
+        let open = || Journal::open(Journal::take(folder.path()).unwrap(), options(SMALL)).unwrap();
         let (mut journal, _) = open();
         let epoch = journal.epoch();
         let mut model: VecDeque<String> = VecDeque::new();

@@ -1,18 +1,21 @@
 //! What the file needs now and then: checkpoints, which wait for the disk, on a thread of their own.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-use super::Shared;
 use super::disk::{Checkpoints, Failure, wal_size};
+use super::{Shared, lock};
 
-/// How often. What was appended is safe from the machine going down after this long.
-const EVERY: Duration = Duration::from_secs(1);
+/// How long after an append. What was appended is safe from the machine going down after this long; and how often a file that
+/// cannot be written is looked at.
+const SOON: Duration = Duration::from_secs(1);
+
+/// How often when nothing was appended: how much longer than their age events stay in a relay that is idle.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// When the write-ahead log has more bytes than this, it is cut off, and the writer waits meanwhile. A long one makes every
 /// read slower.
@@ -27,35 +30,83 @@ const ROUNDS: usize = 5;
 const STEPS: usize = 50;
 const BETWEEN_STEPS: Duration = Duration::from_millis(5);
 
+/// What the thread waits for.
+#[derive(Debug, Default)]
+pub(super) struct Bell {
+    call: Mutex<Call>,
+    rung: Condvar,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Call {
+    Nothing,
+    /// At first, because an earlier run may have left much that is too old.
+    #[default]
+    Work,
+    Stop,
+}
+
+impl Bell {
+    /// There is something to do [`SOON`].
+    pub(super) fn ring(&self) {
+        let mut call = lock(&self.call);
+        if *call == Call::Nothing {
+            *call = Call::Work;
+            self.rung.notify_one();
+        }
+    }
+
+    fn stop(&self) {
+        *lock(&self.call) = Call::Stop;
+        self.rung.notify_one();
+    }
+
+    /// Waits until a round is due; `false` says that there shall be none.
+    fn wait(&self) -> bool {
+        let wait = |call, limit, until: fn(&mut Call) -> bool| {
+            let waited = self.rung.wait_timeout_while(call, limit, until);
+            waited.unwrap_or_else(PoisonError::into_inner).0
+        };
+        let mut call = wait(lock(&self.call), IDLE, |call| *call == Call::Nothing);
+        if *call == Call::Work {
+            call = wait(call, SOON, |call| *call != Call::Stop);
+        }
+        // From here on, an append asks for another round.
+        std::mem::replace(&mut *call, Call::Nothing) != Call::Stop
+    }
+}
+
 /// The thread; it ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Upkeep {
-    /// Only ever dropped, which ends the thread's wait.
-    stop: Option<SyncSender<()>>,
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Upkeep {
     pub(super) fn start(shared: Arc<Shared>) -> io::Result<Self> {
-        let (stop, stopped) = sync_channel(0);
-        let thread = thread::Builder::new().name("journal".to_owned()).spawn(move || run(&shared, &stopped))?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        let theirs = shared.clone();
+        let thread = thread::Builder::new().name("journal".to_owned()).spawn(move || run(&theirs))?;
+        Ok(Self { shared, thread: Some(thread) })
     }
 }
 
 impl Drop for Upkeep {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        self.shared.bell.stop();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-fn run(shared: &Shared, stopped: &Receiver<()>) {
+fn run(shared: &Shared) {
     let mut checkpoints = None;
-    while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+    while shared.bell.wait() {
         tend(shared, &mut checkpoints);
+        if shared.health.borrow().degraded.is_some() {
+            shared.bell.ring();
+        }
     }
 }
 
@@ -106,6 +157,7 @@ pub(super) fn tend(shared: &Shared, checkpoints: &mut Option<(u64, Checkpoints)>
             _ => return,
         }
     }
+    shared.bell.ring();
 }
 
 /// Unix time in milliseconds.

@@ -30,9 +30,6 @@ const ORPHAN_GRACE: Duration = Duration::from_secs(5);
 /// How long what the command left behind may take to end after SIGTERM; then the relay kills the group.
 const LEFTOVER_GRACE: Duration = Duration::from_secs(2);
 
-/// How often to look for ended processes without being told: signals that come together are told once.
-const LOOK: Duration = Duration::from_secs(1);
-
 /// A program that is not there or cannot be run, as shells say it.
 const NOT_FOUND: u8 = 127;
 const NOT_RUNNABLE: u8 = 126;
@@ -122,8 +119,9 @@ async fn watch(lifeline: UnixStream, program: &OsString, arguments: &[OsString])
                 return Ok(exit_code(ending.unwrap_or(Ending::Exited(1))));
             }
             _ = ended.recv() => {}
-            () = tokio::time::sleep(LOOK) => {}
         }
+        // Signals that come together are told once, so all that ended are taken. One that ends meanwhile is told again, and so
+        // is one that had ended before it became ours: what is here can be waited for without a clock.
         while let Ok(Some((pid, status))) = process::wait(WaitOptions::NOHANG) {
             if Some(pid) != child {
                 continue;

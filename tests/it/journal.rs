@@ -29,7 +29,7 @@ fn test_command(test: &str, folder: &Path) -> Command {
 }
 
 fn open(folder: &Path) -> (Journal, Restored) {
-    Journal::open(folder, Options::default()).unwrap()
+    Journal::open(Journal::take(folder).unwrap(), Options::default()).unwrap()
 }
 
 fn now() -> u64 {

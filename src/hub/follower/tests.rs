@@ -101,7 +101,7 @@ fn whoever_is_behind_reads_the_journal_and_ends_live() {
 async fn whoever_is_behind_memory_reads_the_file_and_wakes_up() {
     const EVENTS: u64 = 40;
     let folder = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(folder.path(), Options::default()).unwrap();
+    let (journal, _) = Journal::open(Journal::take(folder.path()).unwrap(), Options::default()).unwrap();
     let journal = Arc::new(journal);
     let hub = Hub::new(journal.clone());
     let place = Place { directory: Some("/p".into()), project: None };

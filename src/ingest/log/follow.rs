@@ -62,12 +62,13 @@ async fn follow_place(mut follower: Follower, wake: fn(&Path) -> Wake, out: &Sen
     loop {
         // Looking reads files, which may hang on a network mount: not on a thread that others need.
         let looked = tokio::task::spawn_blocking(move || {
+            wake.prepare(follower.file());
             let look = follower.look();
-            (follower, look)
+            (wake, follower, look)
         });
         // It fails only when the runtime ends or the look panicked; both end this task.
-        let Ok((returned, look)) = looked.await else { return Err(Closed) };
-        follower = returned;
+        let Ok((returned_wake, returned, look)) = looked.await else { return Err(Closed) };
+        (wake, follower) = (returned_wake, returned);
         let found = follower.path().map(PathBuf::from).filter(|_| !matches!(look.next, Next::Missing(_)));
         if let Some(path) = found.filter(|path| following.as_ref() != Some(path)) {
             send(out, Message::Following { source: follower.place.describe(&path) }).await?;
@@ -81,8 +82,9 @@ async fn follow_place(mut follower: Follower, wake: fn(&Path) -> Wake, out: &Sen
             told = look.position;
         }
         match look.next {
-            Next::Again => {}
+            Next::Again => wake.found(),
             Next::Wait => wake.wait().await,
+            Next::Soon => wake.wait_briefly().await,
             Next::Missing(reason) => {
                 following = None;
                 if last_reason.as_ref() != Some(&reason) {
@@ -110,6 +112,8 @@ enum Next {
     Again,
     /// Nothing new.
     Wait,
+    /// Nothing new, but there is a file to go on to.
+    Soon,
     /// There is no file to read; the reason and what to do about it.
     Missing(String),
 }
@@ -158,6 +162,11 @@ impl Follower {
         self.current.as_ref().map(|current| &*current.path)
     }
 
+    /// The file that is being read, and the path that it was opened by.
+    fn file(&self) -> Option<(&Path, Identity)> {
+        self.current.as_ref().map(|current| (&*current.path, current.tail.identity()))
+    }
+
     /// Looks once: reads at most one buffer.
     fn look(&mut self) -> Look {
         let mut items = std::mem::take(&mut self.early);
@@ -189,7 +198,7 @@ impl Follower {
                 }
                 Some(_) if self.quiet + 1 < QUIET_LOOKS => {
                     self.quiet += 1;
-                    Next::Wait
+                    Next::Soon
                 }
                 Some(successor) => self.move_to(successor, items),
             },
@@ -267,7 +276,7 @@ impl Follower {
             Err(error) => {
                 self.current = Some(old);
                 if !self.is_for_good(&path, &error) {
-                    return Next::Wait;
+                    return Next::Soon;
                 }
                 items.push(Item::Gap { reason: "unreadable" });
                 self.skip(&path);

@@ -251,7 +251,7 @@ fn another_programs_database_is_set_aside_and_a_newer_relays_is_refused() {
     let newer = rusqlite::Connection::open(&path).unwrap();
     newer.execute_batch("PRAGMA user_version = 2").unwrap();
     drop(newer);
-    let error = Journal::open(folder.path(), options(1 << 20)).unwrap_err().to_string();
+    let error = Journal::open(Journal::take(folder.path()).unwrap(), options(1 << 20)).unwrap_err().to_string();
     for word in [path.to_str().unwrap(), "format 2", "--state-dir"] {
         assert!(error.contains(word), "{error}");
     }

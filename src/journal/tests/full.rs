@@ -50,7 +50,8 @@ fn what_was_in_memory_only_is_written_once_there_is_room() {
 #[test]
 fn a_hole_is_told_and_the_file_begins_anew_behind_it() {
     let folder = temporary();
-    let (journal, _) = Journal::open(folder.path(), Options { bytes: SMALL, ..open_options() }).unwrap();
+    let (journal, _) =
+        Journal::open(Journal::take(folder.path()).unwrap(), Options { bytes: SMALL, ..open_options() }).unwrap();
     let early = journal.append(batch(0..3), 1)[2].cursor();
     let full = fill(&journal);
     assert_eq!(journal.locate(early), Ok(early.seq));

@@ -35,7 +35,8 @@ pub fn check(cut: &Cut<'_>, before: usize) {
     assert_eq!(notices, plain, "a plain reading finds other notices");
 
     for line in text.split(|byte| *byte == b'\n').filter(short) {
-        let _ = (line::stamp(line), line::started_with(line), line::is_bus(line));
+        let _ = (line::started_with(line), line::is_bus(line));
+        let _ = line::split_head(line).and_then(|(head, _)| head.seconds());
     }
 }
 

@@ -1,13 +1,13 @@
 //! `decode`: the bus log as JSON lines, one for each event that it announces.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
 
 use crate::ingest::log::decode::{Lines, Piece};
-use crate::ingest::log::line::{self, Meaning, Stamp};
+use crate::ingest::log::line::{self, Head, Meaning};
 
 /// How much is read at a time, in bytes. The times within one read are worked out together.
 const READ: usize = 256 * 1024;
@@ -62,7 +62,7 @@ pub fn run(flags: &Flags) -> Result<(), Error> {
         }
         _ => Box::new(io::stdin().lock()),
     };
-    decode(&mut input, &mut BufWriter::with_capacity(READ, io::stdout().lock()))
+    decode(&mut input, &mut io::stdout().lock())
 }
 
 /// Writes the events of a log, those of one read together.
@@ -70,6 +70,7 @@ fn decode(input: &mut dyn Read, output: &mut dyn Write) -> Result<(), Error> {
     let mut buffer = vec![0; READ];
     let mut lines = Lines::default();
     let mut events = Events::default();
+    let mut text = Vec::new();
     loop {
         let count = match input.read(&mut buffer) {
             Ok(count) => count,
@@ -80,7 +81,9 @@ fn decode(input: &mut dyn Read, output: &mut dyn Write) -> Result<(), Error> {
             0 => lines.finish(|piece| events.add(piece)),
             _ => lines.push(&buffer[..count], |piece| events.add(piece)),
         }
-        match events.write(output).and_then(|()| output.flush()) {
+        text.clear();
+        events.take(&mut text);
+        match output.write_all(&text).and_then(|()| output.flush()) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             Err(error) => return Err(Error::Write(error)),
@@ -95,17 +98,22 @@ fn decode(input: &mut dyn Read, output: &mut dyn Write) -> Result<(), Error> {
 #[derive(Debug, Default)]
 struct Events {
     clock: Option<Clock>,
+    /// The last second that a line had, as it stands there and since 1970; many lines share one.
+    second: Option<([u8; 19], i64)>,
     /// How many lines there were so far.
     lines: u64,
     /// Since when, in the order of lines, one offset holds for all times; the last is the current one.
     stretches: Vec<Stretch>,
     found: Vec<Found>,
-    second: Shown,
+    /// The types of those found, without anything between them.
+    kinds: String,
+    shown: Shown,
 }
 
 #[derive(Debug)]
 struct Found {
-    kind: String,
+    /// Where in `kinds` its type ends.
+    kind_end: usize,
     line: u64,
     /// Milliseconds since the beginning of the stretch.
     since: i64,
@@ -131,22 +139,35 @@ struct Clock {
 impl Events {
     fn add(&mut self, piece: Piece<'_>) {
         self.lines += 1;
-        let Piece::Line(text) = piece else { return };
-        let Some(stamp) = line::stamp(text) else { return };
-        self.tick(stamp);
-        let Some(Meaning::Notice { kind }) = line::parse(text) else { return };
+        let Piece::Line(line) = piece else { return };
+        let Some((head, body)) = line::split_head(line) else { return };
+        let Some(seconds) = self.seconds(head) else { return };
+        self.tick(seconds, head.since_previous);
+        let Some(Meaning::Notice { kind }) = line::meaning(body) else { return };
         let (Some(clock), Some(stretch)) = (self.clock, self.stretches.len().checked_sub(1)) else { return };
-        self.found.push(Found { kind: kind.to_owned(), line: self.lines, since: clock.since, stretch });
+        self.kinds.push_str(kind);
+        self.found.push(Found { kind_end: self.kinds.len(), line: self.lines, since: clock.since, stretch });
+    }
+
+    fn seconds(&mut self, head: Head<'_>) -> Option<i64> {
+        if let Some((text, seconds)) = &self.second
+            && text == head.time
+        {
+            return Some(*seconds);
+        }
+        let seconds = head.seconds()?;
+        self.second = Some((*head.time, seconds));
+        Some(seconds)
     }
 
     /// Each line says its second and its distance from the line before. So each line narrows down when the whole stretch
     /// began, also for the lines before it.
-    fn tick(&mut self, stamp: Stamp) {
-        let second = stamp.seconds.saturating_mul(1000);
+    fn tick(&mut self, seconds: i64, since_previous: i64) {
+        let second = seconds.saturating_mul(1000);
         let next = self.clock.map(|clock| Clock {
-            earliest: (clock.earliest.saturating_add(stamp.since_previous)).max(second),
-            latest: (clock.latest.saturating_add(stamp.since_previous)).min(second + 999),
-            since: clock.since.saturating_add(stamp.since_previous),
+            earliest: (clock.earliest.saturating_add(since_previous)).max(second),
+            latest: (clock.latest.saturating_add(since_previous)).min(second + 999),
+            since: clock.since.saturating_add(since_previous),
         });
         match next.filter(|clock| clock.earliest <= clock.latest) {
             Some(clock) => {
@@ -165,21 +186,34 @@ impl Events {
         }
     }
 
-    fn write(&mut self, output: &mut dyn Write) -> io::Result<()> {
+    /// Adds the events found since the last time to `text`, one line each.
+    fn take(&mut self, text: &mut Vec<u8>) {
+        let mut number = itoa::Buffer::new();
+        let mut kind_start = 0;
         for found in self.found.drain(..) {
             let time = self.stretches[found.stretch].begins.saturating_add(found.since);
-            self.second.write(time, output)?;
+            text.extend_from_slice(b"{\"time\":\"");
+            text.extend_from_slice(self.shown.second(time.div_euclid(1000)).as_bytes());
+            // The one thousand in front keeps the zeros, and is left out.
+            let milliseconds = number.format(1000 + time.rem_euclid(1000));
+            text.push(b'.');
+            text.extend_from_slice(&milliseconds.as_bytes()[1..]);
             // A type that was read has no byte that JSON would escape.
-            writeln!(output, "\"type\":\"{}\",\"line\":{}}}", found.kind, found.line)?;
+            text.extend_from_slice(b"Z\",\"type\":\"");
+            text.extend_from_slice(&self.kinds.as_bytes()[kind_start..found.kind_end]);
+            text.extend_from_slice(b"\",\"line\":");
+            text.extend_from_slice(number.format(found.line).as_bytes());
+            text.extend_from_slice(b"}\n");
+            kind_start = found.kind_end;
         }
+        self.kinds.clear();
         // Only the current stretch can still get lines.
         let done = self.stretches.len().saturating_sub(1);
         self.stretches.drain(..done);
-        Ok(())
     }
 }
 
-/// The text of the last second that was written; many events share one.
+/// The text of the last second that was shown; many events share one.
 #[derive(Debug, Default)]
 struct Shown {
     second: Option<i64>,
@@ -187,14 +221,14 @@ struct Shown {
 }
 
 impl Shown {
-    fn write(&mut self, time: i64, output: &mut dyn Write) -> io::Result<()> {
-        let (second, milliseconds) = (time.div_euclid(1000), time.rem_euclid(1000));
+    /// A second since 1970 as `2026-11-23T00:39:15`.
+    fn second(&mut self, second: i64) -> &str {
         if self.second != Some(second) {
             let shown = Timestamp::from_second(second).unwrap_or_default().to_string();
             self.text = shown.trim_end_matches('Z').to_owned();
             self.second = Some(second);
         }
-        write!(output, "{{\"time\":\"{}.{milliseconds:03}Z\",", self.text)
+        &self.text
     }
 }
 
@@ -248,5 +282,49 @@ mod tests {
         }
         let log = line("14", 0, "service=bus type=a publishing");
         assert!(decode(&mut log.as_bytes(), &mut Closed).is_ok());
+    }
+
+    /// Gives a few bytes at a time.
+    struct Slow<'a>(std::slice::Chunks<'a, u8>);
+
+    impl Read for Slow<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let piece = self.0.next().unwrap_or_default();
+            buffer[..piece.len()].copy_from_slice(piece);
+            Ok(piece.len())
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn finds_what_a_plain_reading_finds(
+            parts in proptest::collection::vec(proptest::sample::select(vec![
+                "INFO  2026-11-23T00:39:14 +5ms ", "ERROR 2026-11-23T00:39:15 +-20ms ", "INFO  2026-11-23T00:39:15 +1200ms ",
+                "service=bus type=", "a", "message.part.delta", " publishing\n", " publishing\r\n", " publishing", "\n", "\0", " ",
+            ]), 0..60),
+            size in 1_usize..300,
+        ) {
+            let log = parts.concat();
+            let plain = regex_lite::Regex::new(
+                r"^(?:INFO |ERROR) [0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2} \+-?[0-9]+ms service=bus type=([a-z.]{1,64}) publishing$",
+            )
+            .unwrap();
+            let expected: Vec<(String, usize)> = log
+                .split('\n')
+                .enumerate()
+                .filter_map(|(before, line)| Some((plain.captures(line)?[1].to_owned(), before + 1)))
+                .collect();
+            let mut output = Vec::new();
+            decode(&mut Slow(log.as_bytes().chunks(size)), &mut output).unwrap();
+            let found: Vec<(String, usize)> = output
+                .split_inclusive(|byte| *byte == b'\n')
+                .map(|line| {
+                    let event: serde_json::Value = serde_json::from_slice(line).unwrap();
+                    event["time"].as_str().unwrap().parse::<Timestamp>().unwrap();
+                    (event["type"].as_str().unwrap().to_owned(), usize::try_from(event["line"].as_u64().unwrap()).unwrap())
+                })
+                .collect();
+            proptest::prop_assert_eq!(found, expected);
+        }
     }
 }

@@ -18,7 +18,7 @@ const LEVELS: [&[u8]; 4] = [b"INFO  ", b"WARN  ", b"ERROR ", b"DEBUG "];
 const BUSY_SERVICES: [&[u8]; 3] = [b"session.prompt ", b"session.processor ", b"llm "];
 
 /// `2026-11-23T00:39:15`, as opencode writes it: UTC, without a zone.
-const TIME: &[u8] = b"0000-00-00T00:00:00";
+const TIME: &[u8; 19] = b"0000-00-00T00:00:00";
 
 /// What a line means, borrowed from the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,11 +37,11 @@ pub enum Meaning<'a> {
     Started,
 }
 
-/// When a line was written.
+/// The part that all lines of the log begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    /// Whole seconds since 1970.
-    pub seconds: i64,
+pub struct Head<'a> {
+    /// The second it was written in, in the shape of `2026-11-23T00:39:15`; whether there is such a time is not known.
+    pub time: &'a [u8; TIME.len()],
     /// Milliseconds since the process's previous line; negative when the machine's clock was set back.
     pub since_previous: i64,
 }
@@ -50,6 +50,36 @@ pub struct Stamp {
 #[must_use]
 pub fn parse(line: &[u8]) -> Option<Meaning<'_>> {
     let (_, body) = split_head(line)?;
+    meaning(body)
+}
+
+/// Splits a line, without its newline, into the part that all lines of the log begin with and what the line says. `None`:
+/// it does not begin so.
+#[must_use]
+pub fn split_head(line: &[u8]) -> Option<(Head<'_>, &[u8])> {
+    let rest = LEVELS.iter().find_map(|level| line.strip_prefix(*level))?;
+    let (time, rest) = rest.split_first_chunk()?;
+    if !is_time(time) {
+        return None;
+    }
+    let rest = rest.strip_prefix(b" +")?;
+    let (sign, rest) = match rest.strip_prefix(b"-") {
+        Some(rest) => (-1, rest),
+        None => (1, rest),
+    };
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    // 15 digits of milliseconds are 31,000 years, and cannot overflow.
+    if digits == 0 || digits > 15 {
+        return None;
+    }
+    let (number, rest) = rest.split_at(digits);
+    let number = number.iter().fold(0_i64, |value, digit| value * 10 + i64::from(digit - b'0'));
+    Some((Head { time, since_previous: sign * number }, rest.strip_prefix(b"ms ")?))
+}
+
+/// Reads what stands behind a line's head. `None`: it says nothing about events.
+#[must_use]
+pub fn meaning(body: &[u8]) -> Option<Meaning<'_>> {
     let body = body.strip_prefix(b"service=")?;
     if let Some(rest) = body.strip_prefix(b"bus type=") {
         let kind = rest.strip_suffix(b" publishing")?;
@@ -87,51 +117,29 @@ pub fn is_bus(line: &[u8]) -> bool {
     split_head(line).is_some_and(|(_, body)| body.starts_with(b"service=bus "))
 }
 
-/// When the line was written; `None` when it does not begin as a log line does.
-#[must_use]
-pub fn stamp(line: &[u8]) -> Option<Stamp> {
-    let (head, _) = split_head(line)?;
-    let number = |range: std::ops::Range<usize>| {
-        head.time[range].iter().fold(0_i16, |value, digit| value * 10 + i16::from(digit - b'0'))
-    };
-    let small = |range| i8::try_from(number(range)).ok();
-    let time =
-        DateTime::new(number(0..4), small(5..7)?, small(8..10)?, small(11..13)?, small(14..16)?, small(17..19)?, 0)
-            .ok()?;
-    let zoned = time.to_zoned(TimeZone::UTC).ok()?;
-    Some(Stamp { seconds: Timestamp::from(zoned).as_second(), since_previous: head.since_previous })
-        .filter(|stamp| stamp.seconds >= 0)
+impl Head<'_> {
+    /// When the line was written, in whole seconds since 1970; `None` when there is no such time.
+    #[must_use]
+    pub fn seconds(&self) -> Option<i64> {
+        let number = |range: std::ops::Range<usize>| {
+            self.time[range].iter().fold(0_i16, |value, digit| value * 10 + i16::from(digit - b'0'))
+        };
+        let small = |range| i8::try_from(number(range)).ok();
+        let time =
+            DateTime::new(number(0..4), small(5..7)?, small(8..10)?, small(11..13)?, small(14..16)?, small(17..19)?, 0)
+                .ok()?;
+        let zoned = time.to_zoned(TimeZone::UTC).ok()?;
+        Some(Timestamp::from(zoned).as_second()).filter(|seconds| *seconds >= 0)
+    }
 }
 
-/// The part all log lines begin with.
-struct Head<'a> {
-    /// 19 bytes in the shape of [`TIME`].
-    time: &'a [u8],
-    since_previous: i64,
-}
-
-/// Splits `LEVEL  TIME +Nms ` from what follows.
-fn split_head(line: &[u8]) -> Option<(Head<'_>, &[u8])> {
-    let rest = LEVELS.iter().find_map(|level| line.strip_prefix(*level))?;
-    let (time, rest) = rest.split_at_checked(TIME.len())?;
-    let shaped =
-        time.iter().zip(TIME).all(|(have, want)| if *want == b'0' { have.is_ascii_digit() } else { have == want });
-    if !shaped {
-        return None;
-    }
-    let rest = rest.strip_prefix(b" +")?;
-    let (sign, rest) = match rest.strip_prefix(b"-") {
-        Some(rest) => (-1, rest),
-        None => (1, rest),
-    };
-    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    // 15 digits of milliseconds are 31,000 years, and cannot overflow.
-    if digits == 0 || digits > 15 {
-        return None;
-    }
-    let (number, rest) = rest.split_at(digits);
-    let number = number.iter().fold(0_i64, |value, digit| value * 10 + i64::from(digit - b'0'));
-    Some((Head { time, since_previous: sign * number }, rest.strip_prefix(b"ms ")?))
+/// Whether the bytes have the shape of [`TIME`]. All are looked at whatever the first ones are, which compilers turn into a
+/// few instructions.
+fn is_time(bytes: &[u8; TIME.len()]) -> bool {
+    bytes
+        .iter()
+        .zip(TIME)
+        .fold(true, |good, (have, want)| good & if *want == b'0' { have.is_ascii_digit() } else { have == want })
 }
 
 /// The first ` session.id=…` field. The first, because what follows may be text that a user chose.
@@ -149,7 +157,11 @@ fn session(text: &[u8]) -> Option<Meaning<'_>> {
 }
 
 fn word(bytes: &[u8], allowed: impl Fn(u8) -> bool) -> Option<&str> {
-    let good = !bytes.is_empty() && bytes.len() <= LONGEST_WORD && bytes.iter().all(|byte| allowed(*byte));
+    if bytes.is_empty() || bytes.len() > LONGEST_WORD {
+        return None;
+    }
+    // As in `is_time`, all are looked at.
+    let good = bytes.iter().fold(true, |good, byte| good & allowed(*byte));
     good.then(|| std::str::from_utf8(bytes).ok()).flatten()
 }
 
@@ -234,12 +246,16 @@ mod tests {
         assert_eq!(parse(line.as_bytes()), None);
     }
 
+    /// When a line was written, and the milliseconds since the one before.
+    fn stamp(line: &[u8]) -> Option<(i64, i64)> {
+        let (head, _) = split_head(line)?;
+        Some((head.seconds()?, head.since_previous))
+    }
+
     #[test]
     fn reads_the_time() {
-        let line = "INFO  2026-11-23T00:39:15 +38ms service=bus type=message.part.delta publishing";
-        assert_eq!(stamp(line.as_bytes()), Some(Stamp { seconds: 1_795_394_355, since_previous: 38 }));
-        let line = "ERROR 1970-01-01T00:00:01 +-7ms x";
-        assert_eq!(stamp(line.as_bytes()), Some(Stamp { seconds: 1, since_previous: -7 }));
+        assert_eq!(stamp(BUS.as_bytes()), Some((1_795_394_355, 38)));
+        assert_eq!(stamp(b"ERROR 1970-01-01T00:00:01 +-7ms x"), Some((1, -7)));
         for line in [
             "INFO  2026-13-23T00:39:15 +38ms x",
             "INFO  2026-02-30T00:39:15 +38ms x",
@@ -270,6 +286,18 @@ mod tests {
             line.extend(rest);
             let _ = parse(&line);
             let _ = stamp(&line);
+        }
+
+        #[test]
+        fn finds_what_a_plain_reading_finds(at in 0..BUS.len(), cut in 0_usize..3, put in "[ -~\\r\0\u{e4}]{0,3}") {
+            let plain = regex_lite::Regex::new(
+                r"^(?:INFO  |WARN  |ERROR |DEBUG )[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2} \+-?[0-9]{1,15}ms service=bus type=([a-z0-9._-]{1,64}) publishing$",
+            )
+            .unwrap();
+            let mut line = BUS.to_owned();
+            line.replace_range(at..(at + cut).min(BUS.len()), &put);
+            let kind = plain.captures(&line).map(|found| found.get(1).unwrap().as_str());
+            prop_assert_eq!(parse(line.as_bytes()), kind.map(|kind| Meaning::Notice { kind }));
         }
 
         #[test]

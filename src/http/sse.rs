@@ -106,7 +106,7 @@ pub(super) fn open(
     let scope = Scope { view: wish.view, directory, session: wish.session, types: wish.types };
     let follower = front.hub.follow(scope.clone(), wish.last_id.as_deref(), wish.form);
     let word = header(follower.word());
-    let place = front.clients.enter(&scope, peer, wish.agent.as_deref(), follower.seq());
+    let place = front.clients.enter(&scope, peer, wish.agent.as_deref(), follower.standing());
     let stream = EventStream::new(follower, place, front.heartbeat, front.streams.clone());
     let mut response = Response::new(AnswerBody::stream(stream));
     let headers = response.headers_mut();
@@ -149,7 +149,8 @@ pub(super) struct EventStream {
     greeted: bool,
     stop: Pin<Box<dyn Future<Output = ()> + Send>>,
     leaving: Leaving,
-    place: Place,
+    /// Held for as long as there is the stream.
+    _place: Place,
 }
 
 /// How far a stream is on its way to its end.
@@ -174,7 +175,7 @@ impl EventStream {
         // A client that was away gets one heartbeat when it reads again, not all that were due.
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let stop = Box::pin(async move { stop.pulled().await });
-        Self { follower, heartbeat, greeted: false, stop, leaving: Leaving::No, place }
+        Self { follower, heartbeat, greeted: false, stop, leaving: Leaving::No, _place: place }
     }
 
     /// The next bytes. Ranked: the stop (see [`Self::leave`]), a heartbeat that is due (a busy stream must not hold it up), events.
@@ -189,7 +190,6 @@ impl EventStream {
             return Poll::Ready(Ok(self.follower.heartbeat()));
         }
         let frames = self.follower.poll_frames(context);
-        self.place.moved(self.follower.seq());
         if frames.is_ready() {
             self.greeted = true;
         }

@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::hint::black_box;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
@@ -14,11 +15,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::{Bytes, BytesMut};
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{AllocProfiler, Bencher};
-use opencode_relay::event::{Cursor, Epoch, Event, Form, Frame, Origin, Scope, Seq, Types, View};
+use opencode_relay::event::{Cursor, Epoch, Event, Form, Frame, Origin, Scope, Seq, Types, View, put_frame};
 use opencode_relay::hub::{Follower, Hub};
 use opencode_relay::ingest::log::Decoder;
 use opencode_relay::ingest::stream::Parser;
-use opencode_relay::journal::{Batch, Journal, Options, Read};
+use opencode_relay::journal::{Batch, Journal, Options, Read, Stored};
 use opencode_relay::reconcile::{self, Input, Now, Reconcile, Witness};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -155,34 +156,34 @@ fn journal_append_in_memory(bencher: Bencher<'_, '_>, batch: usize) {
     bencher.bench_local_values(|events| append(&journal, events));
 }
 
-/// Everything after a position, read as a follower reads it.
-fn read_all(journal: &Journal, from: fn(&Journal, Seq) -> Vec<Arc<opencode_relay::journal::Record>>) -> usize {
-    let mut after = Seq(0);
-    let mut count = 0;
-    while after < journal.fill().newest {
-        let records = from(journal, after);
-        (after, count) = (records.last().expect("there are newer ones").seq, count + records.len());
-    }
-    count
-}
-
 #[divan::bench]
 fn journal_read_from_memory(bencher: Bencher<'_, '_>) {
     let journal = Journal::new(Epoch::new(1), Options::default());
     append(&journal, events(JOURNALED));
-    let read = |journal: &Journal, after| match journal.read(after, 256 << 10) {
-        Ok(Read::Here(records)) => records,
-        other => panic!("{other:?}"),
-    };
-    bencher.counter(ItemsCount::new(JOURNALED)).bench_local(|| assert_eq!(read_all(&journal, read), JOURNALED));
+    bencher.counter(ItemsCount::new(JOURNALED)).bench_local(|| {
+        let (mut after, mut count) = (Seq(0), 0);
+        while after < journal.fill().newest {
+            let Ok(Read::Here(records)) = journal.read(after, 256 << 10) else { panic!("it is kept in memory") };
+            (after, count) = (records.last().expect("there are newer ones").seq, count + records.len());
+        }
+        assert_eq!(count, JOURNALED);
+    });
 }
 
 #[divan::bench]
 fn journal_read_from_file(bencher: Bencher<'_, '_>) {
     let (journal, _folder) = on_disk();
     append(&journal, events(JOURNALED));
-    let read = |journal: &Journal, after| journal.read_file(after, 256 << 10).expect("it is kept");
-    bencher.counter(ItemsCount::new(JOURNALED)).bench_local(|| assert_eq!(read_all(&journal, read), JOURNALED));
+    bencher.counter(ItemsCount::new(JOURNALED)).bench_local(|| {
+        let mut count = 0;
+        let visit = |stored: Stored<'_>| {
+            black_box(stored);
+            count += 1;
+            ControlFlow::Continue(())
+        };
+        journal.read_file(Seq(0), visit).expect("it is kept");
+        assert_eq!(count, JOURNALED);
+    });
     journal.close();
 }
 
@@ -199,11 +200,11 @@ fn frame_encode(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn frame_put(bencher: Bencher<'_, '_>) {
     let cursor = Cursor { epoch: Epoch::new(1), seq: Seq(123_456) };
-    let frames = FRAMES.iter().map(|data| Frame::new(cursor, data)).collect::<Vec<_>>();
+    let frames = FRAMES.iter().map(|data| Frame::new(cursor, data).data()).collect::<Vec<_>>();
     let form = Form { ids: true, origin: false };
     let room = || BytesMut::with_capacity(PIECE);
     bencher.counter(ItemsCount::new(frames.len())).with_inputs(room).bench_local_refs(|out| {
-        frames.iter().for_each(|frame| frame.put(form, Origin::Stream, 0, out));
+        frames.iter().for_each(|data| put_frame(data, cursor, form, Origin::Stream, 0, out));
     });
 }
 

@@ -5,7 +5,7 @@
 
 use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
-use opencode_relay::event::{Cursor, Epoch, Event, Form, Frame, Origin, Seq};
+use opencode_relay::event::{Cursor, Epoch, Event, Form, Frame, Seq, put_frame};
 use opencode_relay::ingest::stream::Parser;
 use serde_json::Value;
 
@@ -35,8 +35,9 @@ fuzz_target!(|input: &[u8]| {
         let frame = Frame::new(cursor, &data);
         assert_eq!(frame.data(), data);
         for ids in [true, false] {
-            let (mut bytes, mut frames) = (BytesMut::new(), Vec::new());
-            frame.put(Form { ids, origin: false }, Origin::State, 0, &mut bytes);
+            let (mut frames, mut bytes) = (Vec::new(), BytesMut::new());
+            put_frame(&data, cursor, Form { ids, ..Frame::FORM }, event.origin, 0, &mut bytes);
+            assert!(!ids || bytes == frame.bytes(), "the ready-made frame is another");
             Parser::default().push(&bytes, &mut frames);
             assert_eq!(frames, std::slice::from_ref(&data), "a client reads something else");
         }

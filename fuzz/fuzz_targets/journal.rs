@@ -5,8 +5,9 @@
 
 #![no_main]
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use opencode_relay::event::{Event, Origin, Place, Seq, View};
@@ -76,14 +77,21 @@ fuzz_target!(|input: &[u8]| {
         let mut after = Seq(journal.fill().oldest.0 - 1);
         while let Ok(more) = journal.read(after, 1 << 16).and_then(|read| match read {
             Read::Here(records) => Ok(records),
-            Read::InFile => journal.read_file(after, 1 << 16),
+            Read::InFile => {
+                let mut records = Vec::new();
+                journal.read_file(after, |stored| {
+                    records.push(Arc::new(stored.record()));
+                    ControlFlow::Continue(())
+                })?;
+                Ok(records)
+            }
         }) && let Some(last) = more.last()
         {
             after = last.seq;
             records.extend(more);
         }
         for record in records {
-            let told = record.frame(View::Global).map(|frame| frame.bytes());
+            let told = record.frame(View::Global).map(|frame| &frame.bytes()[..]);
             let kept = LEFT.frames.get(record.seq.0 as usize).map(Vec::as_slice);
             assert_eq!(told, kept, "event {} was never appended so", record.seq);
         }

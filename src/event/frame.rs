@@ -10,7 +10,7 @@ use super::{Cursor, Origin, View, quote};
 const RETRY: u64 = 500;
 
 /// How a client wants its frames.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Form {
     /// With an `id:` line.
     pub ids: bool,
@@ -30,10 +30,13 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// How [`Frame::bytes`] looks.
+    pub const FORM: Form = Form { ids: true, origin: false };
+
     /// Writes a frame. `data` has no line break.
     #[must_use]
     pub fn new(cursor: Cursor, data: &[u8]) -> Self {
-        let mut bytes = BytesMut::with_capacity(data.len() + 64);
+        let mut bytes = BytesMut::with_capacity(data.len() + OVERHEAD);
         let id = put_data(&mut bytes, data);
         put_end(&mut bytes, Some(cursor));
         Self { bytes: bytes.freeze(), id }
@@ -41,22 +44,8 @@ impl Frame {
 
     /// The whole frame, with its id.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &Bytes {
         &self.bytes
-    }
-
-    /// Writes the frame as a client wants it. `origin` and `at`, in milliseconds of Unix time, are the event's.
-    pub fn put(&self, form: Form, origin: Origin, at: u64, out: &mut BytesMut) {
-        let mut data = &self.bytes[..self.id];
-        // The data is a JSON object that is not empty: there is a key to stand in front of.
-        if let (true, Some(brace)) = (form.origin, memchr::memchr(b'{', data)) {
-            let (head, rest) = data.split_at(brace + 1);
-            out.put_slice(head);
-            out.put_slice(format!(r#""relay":{{"origin":{},"at":{at}}},"#, quote(origin.name())).as_bytes());
-            data = rest;
-        }
-        out.put_slice(data);
-        out.put_slice(if form.ids { &self.bytes[self.id..] } else { b"\n" });
     }
 
     /// The text after `data: `.
@@ -72,6 +61,27 @@ impl Frame {
     }
 }
 
+/// What a frame may have besides its data without the key `relay`, in bytes.
+const OVERHEAD: usize = "data: \nid: \n\n".len() + Cursor::LONGEST;
+
+/// Writes an event's frame as a client wants it. `data` is what [`Frame::data`] gives; `origin` and `at`, in milliseconds of
+/// Unix time, are the event's.
+pub fn put_frame(data: &[u8], cursor: Cursor, form: Form, origin: Origin, at: u64, out: &mut BytesMut) {
+    out.reserve(data.len() + OVERHEAD);
+    // The data is a JSON object that is not empty: there is a key to stand in front of.
+    if let (true, Some(brace)) = (form.origin, memchr::memchr(b'{', data)) {
+        let (head, rest) = data.split_at(brace + 1);
+        out.put_slice(b"data: ");
+        out.put_slice(head);
+        out.put_slice(format!(r#""relay":{{"origin":{},"at":{at}}},"#, quote(origin.name())).as_bytes());
+        out.put_slice(rest);
+        out.put_slice(b"\n");
+    } else {
+        put_data(out, data);
+    }
+    put_end(out, form.ids.then_some(cursor));
+}
+
 /// Writes the `data:` line; where it ends.
 fn put_data(bytes: &mut BytesMut, data: &[u8]) -> usize {
     bytes.put_slice(b"data: ");
@@ -82,7 +92,9 @@ fn put_data(bytes: &mut BytesMut, data: &[u8]) -> usize {
 
 fn put_end(bytes: &mut BytesMut, cursor: Option<Cursor>) {
     if let Some(cursor) = cursor {
-        bytes.put_slice(format!("id: {cursor}\n").as_bytes());
+        bytes.put_slice(b"id: ");
+        cursor.put(bytes);
+        bytes.put_slice(b"\n");
     }
     bytes.put_slice(b"\n");
 }
@@ -135,10 +147,10 @@ mod tests {
         let frame = Frame::new(cursor, br#"{"a":{}}"#);
         let put = |ids, origin| {
             let mut out = BytesMut::new();
-            frame.put(Form { ids, origin }, Origin::State, 7, &mut out);
+            put_frame(&frame.data(), cursor, Form { ids, origin }, Origin::State, 7, &mut out);
             out
         };
-        assert_eq!(frame.bytes(), b"data: {\"a\":{}}\nid: 0000000000000001-2\n\n");
+        assert_eq!(frame.bytes(), &b"data: {\"a\":{}}\nid: 0000000000000001-2\n\n"[..]);
         assert_eq!(put(true, false), frame.bytes());
         assert_eq!(put(false, false), &b"data: {\"a\":{}}\n\n"[..]);
         let relay = b"data: {\"relay\":{\"origin\":\"state\",\"at\":7},\"a\":{}}\n";

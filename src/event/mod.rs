@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 pub use cursor::{Cursor, Epoch, ParseCursorError, Seq};
-pub use frame::{Form, Frame, connected, heartbeat};
+pub use frame::{Form, Frame, connected, heartbeat, put_frame};
 pub use id::fresh_id;
 pub use scope::{Scope, Types, TypesError, View, Views};
 pub use unreadable::Unreadable;
@@ -79,6 +79,13 @@ impl Event {
         self.global.slice(self.payload.clone())
     }
 
+    /// What decides who sees it.
+    #[must_use]
+    pub fn head(&self) -> Head<'_> {
+        let Self { kind, directory, session, views, .. } = self;
+        Head { kind, directory: directory.as_deref(), session: session.as_deref(), views: *views }
+    }
+
     /// An event of ours: `properties` is JSON text that some witness supplied.
     ///
     /// Keys and their order are those of a healthy opencode (FACTS §1).
@@ -109,6 +116,19 @@ impl Event {
             api: None,
         }
     }
+}
+
+/// What decides who sees an event.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// As in [`Event`].
+    pub kind: &'a str,
+    /// As in [`Event`].
+    pub directory: Option<&'a str>,
+    /// As in [`Event`].
+    pub session: Option<&'a str>,
+    /// As in [`Event`].
+    pub views: Views,
 }
 
 /// Where an event happened.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Event;
+use super::Head;
 
 /// Which of the relay's streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -97,7 +97,7 @@ impl Views {
 }
 
 /// One client's filter.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scope {
     /// Which stream.
     pub view: View,
@@ -112,16 +112,16 @@ pub struct Scope {
 impl Scope {
     /// Whether the client sees this event.
     #[must_use]
-    pub fn admits(&self, event: &Event) -> bool {
+    pub fn admits(&self, event: &Head<'_>) -> bool {
         event.views.has(self.view)
-            && self.directory.as_ref().is_none_or(|directory| event.directory.as_ref() == Some(directory))
-            && self.session.as_ref().is_none_or(|session| event.session.as_ref() == Some(session))
-            && self.types.admit(&event.kind)
+            && self.directory.as_deref().is_none_or(|directory| event.directory == Some(directory))
+            && self.session.as_deref().is_none_or(|session| event.session == Some(session))
+            && self.types.admit(event.kind)
     }
 }
 
 /// Event types a client asked for: exact names, or prefixes that end with `*`. Empty admits all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Types(Vec<Box<str>>);
 
 /// Most patterns in one `?types=`.

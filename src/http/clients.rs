@@ -1,12 +1,12 @@
 //! The register of open streams: who follows what, and how far each has come.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
 use crate::event::{Scope, Seq, View};
+use crate::hub::Standing;
 use crate::proxy::Peer;
 
 /// The longest name of a client that is kept, in characters.
@@ -40,15 +40,15 @@ pub struct Client {
     pub session: Option<Arc<str>>,
     /// Since when.
     pub since: Instant,
-    /// The newest event that was handed to its connection or is none for it.
-    seq: AtomicU64,
+    /// How far it has come.
+    standing: Arc<Standing>,
 }
 
 impl Client {
     /// Up to which event everything was handed to its connection. What the kernel still holds counts as handed over.
     #[must_use]
     pub fn seq(&self) -> Seq {
-        Seq(self.seq.load(Ordering::Relaxed))
+        self.standing.seq()
     }
 }
 
@@ -71,7 +71,7 @@ impl Clients {
         self.lock().open.values().cloned().collect()
     }
 
-    pub(super) fn enter(&self, scope: &Scope, peer: Peer, agent: Option<&str>, seq: Seq) -> Place {
+    pub(super) fn enter(&self, scope: &Scope, peer: Peer, agent: Option<&str>, standing: Arc<Standing>) -> Place {
         let mut register = self.lock();
         register.streams += 1;
         let client = Arc::new(Client {
@@ -82,7 +82,7 @@ impl Clients {
             directory: scope.directory.clone(),
             session: scope.session.clone(),
             since: Instant::now(),
-            seq: AtomicU64::new(seq.0),
+            standing,
         });
         register.open.insert(client.number, client.clone());
         Place { clients: self.clone(), client }
@@ -103,11 +103,6 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn view(&self) -> View {
         self.client.view
-    }
-
-    /// Everything up to here was handed over.
-    pub(super) fn moved(&self, seq: Seq) {
-        self.client.seq.store(seq.0, Ordering::Relaxed);
     }
 }
 

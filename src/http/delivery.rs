@@ -272,7 +272,7 @@ mod tests {
         {
             let scope = Scope { view: View::Instance, directory: None, session: None, types: Types::default() };
             let follower = self.hub.follow(scope.clone(), None, Form { ids: false, origin: false });
-            let place = self.clients.enter(&scope, Peer::Unix, None, follower.seq());
+            let place = self.clients.enter(&scope, Peer::Unix, None, follower.standing());
             let stream = EventStream::new(follower, place, Duration::from_secs(60), self.streams.clone());
             let (parts, ()) = Response::new(()).into_parts();
             let handover = Handover::new(parts, Box::new(stream), version);

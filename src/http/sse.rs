@@ -107,7 +107,7 @@ pub(super) fn open(
     let scope = Scope { view: wish.view, directory, session: wish.session, types: wish.types };
     let follower = front.hub.follow(scope.clone(), wish.last_id.as_deref(), wish.form);
     let word = header(follower.word());
-    let place = front.clients.enter(&scope, peer, wish.agent.as_deref(), follower.seq());
+    let place = front.clients.enter(&scope, peer, wish.agent.as_deref(), follower.standing());
     let stream = EventStream::new(follower, place, front.heartbeat, front.streams.clone());
     let mut response = Response::new(AnswerBody::from(Box::new(stream)));
     let headers = response.headers_mut();
@@ -150,7 +150,8 @@ pub(super) struct EventStream {
     greeted: bool,
     stop: Pin<Box<dyn Future<Output = ()> + Send>>,
     leaving: Leaving,
-    place: Place,
+    /// Held for as long as there is the stream.
+    _place: Place,
 }
 
 impl fmt::Debug for EventStream {
@@ -181,7 +182,7 @@ impl EventStream {
         // A client that was away gets one heartbeat when it reads again, not all that were due.
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let stop = Box::pin(async move { stop.pulled().await });
-        Self { follower, heartbeat, greeted: false, stop, leaving: Leaving::No, place }
+        Self { follower, heartbeat, greeted: false, stop, leaving: Leaving::No, _place: place }
     }
 
     /// The next bytes. Ranked: the stop (see [`Self::leave`]), a heartbeat that is due (a busy stream must not hold it up), events.
@@ -193,7 +194,6 @@ impl EventStream {
             return Poll::Ready(Ok(self.follower.heartbeat()));
         }
         let frames = self.follower.poll_frames(context);
-        self.place.moved(self.follower.seq());
         if frames.is_ready() {
             self.greeted = true;
         }

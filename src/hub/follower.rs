@@ -1,22 +1,20 @@
 //! One client's position in the journal.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Hub, wakers};
-use crate::event::{Cursor, Form, Scope, Seq, connected, heartbeat, quote};
-use crate::journal::{Journal, Lost, Read, Record};
+use super::Hub;
+use super::audience::{Audience, Batch, Standing, Turn};
+use super::wakers::Place;
+use crate::event::{Cursor, View, connected, heartbeat, quote};
+use crate::journal::{Journal, Lost, Read};
 
-/// Most bytes of frames handed out at once. Frames that wait are written together up to here; a bigger one goes alone.
-const BATCH: usize = 64 << 10;
-
-/// About how many bytes of records are read from the journal at once.
-const READ: usize = 256 << 10;
+/// About how many bytes of records are read from the journal's memory at once.
+const READ: usize = 128 << 10;
 
 /// What the first frame tells the client (DESIGN §3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,9 +76,9 @@ pub struct Expired;
 
 /// Where a client starts, by the id it brought. An id is a wish, never a credential: all it selects is a position. A fresh
 /// stream starts after `tail`.
-pub(super) fn place(last_id: Option<&str>, journal: &Journal, tail: Seq) -> (Word, Cursor) {
-    let gap = |reason, missed| (Word::Gap { reason, missed }, journal.cursor(tail));
-    let Some(last_id) = last_id else { return (Word::Fresh, journal.cursor(tail)) };
+pub(super) fn place(last_id: Option<&str>, journal: &Journal, tail: Cursor) -> (Word, Cursor) {
+    let gap = |reason, missed| (Word::Gap { reason, missed }, tail);
+    let Some(last_id) = last_id else { return (Word::Fresh, tail) };
     let Ok(cursor) = last_id.parse::<Cursor>() else { return gap(Reason::Unknown, None) };
     match journal.locate(cursor) {
         Ok(_) => (Word::Resumed, cursor),
@@ -90,10 +88,8 @@ pub(super) fn place(last_id: Option<&str>, journal: &Journal, tail: Seq) -> (Wor
     }
 }
 
-/// Records on their way from the journal's file.
-struct Reading(Pin<Box<dyn Future<Output = Fetched> + Send>>);
-
-type Fetched = Result<Vec<Arc<Record>>, Expired>;
+/// Frames on their way from the journal's file.
+struct Reading(Pin<Box<dyn Future<Output = Result<Batch, Expired>> + Send>>);
 
 impl fmt::Debug for Reading {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -104,17 +100,17 @@ impl fmt::Debug for Reading {
 impl Reading {
     /// Reads after a position, once it is this one's turn. Dropping it takes it out of the queue; a read that has begun
     /// ends by itself, and keeps its turn until then.
-    fn start(hub: &Hub, after: Seq) -> Self {
-        let (journal, reads) = (hub.0.journal.clone(), hub.0.reads.clone());
+    fn start(hub: &Hub, audience: &Arc<Audience>, after: Cursor) -> Self {
+        let (journal, reads, audience) = (hub.0.journal.clone(), hub.0.reads.clone(), audience.clone());
         Self(Box::pin(async move {
             let turn = reads.acquire_owned().await;
             let read = move || {
-                let read = journal.read_file(after, READ);
+                let batch = audience.read_file(&journal, after);
                 drop(turn);
-                read
+                batch
             };
             match tokio::task::spawn_blocking(read).await {
-                Ok(Ok(records)) => Ok(records),
+                Ok(Ok(batch)) => Ok(batch),
                 _ => Err(Expired),
             }
         }))
@@ -125,38 +121,23 @@ impl Reading {
 #[derive(Debug)]
 pub struct Follower {
     hub: Hub,
-    scope: Scope,
-    form: Form,
+    standing: Arc<Standing>,
+    place: Place,
     word: Word,
     /// The last record that was looked at; everything up to here was sent or is not in the scope.
     cursor: Cursor,
-    /// The greeting, not sent yet.
-    first: Option<Bytes>,
+    /// The greeting was handed out.
+    is_greeted: bool,
     /// After a gap, what is pending has to be told, as soon as it is known. Counted in the hub.
     owes: bool,
-    /// Records read from the journal, not looked at yet. Bounded by `READ`.
-    ahead: VecDeque<Arc<Record>>,
-    /// Set while they come from the file.
+    /// Set while frames come from the file.
     reading: Option<Reading>,
-    place: wakers::Place,
 }
 
 impl Follower {
-    pub(super) fn new(
-        hub: Hub,
-        scope: Scope,
-        form: Form,
-        word: Word,
-        cursor: Cursor,
-        owes: bool,
-        place: wakers::Place,
-    ) -> Self {
-        let ahead = VecDeque::new();
-        let mut follower = Self { hub, scope, form, word, cursor, first: None, owes, ahead, reading: None, place };
-        let properties = follower.word.properties();
-        let position = follower.position();
-        follower.first = Some(connected(follower.scope.view, position, &follower.hub.frame_id(), &properties));
-        follower
+    pub(super) fn new(hub: Hub, audience: Arc<Audience>, place: Place, word: Word, cursor: Cursor, owes: bool) -> Self {
+        let standing = Arc::new(Standing::new(audience, cursor));
+        Self { hub, standing, place, word, cursor, is_greeted: false, owes, reading: None }
     }
 
     /// What the first frame says.
@@ -165,110 +146,105 @@ impl Follower {
         &self.word
     }
 
-    /// Up to which number everything was handed out or is not in the scope.
+    /// How far it has come, for those who look on.
     #[must_use]
-    pub fn seq(&self) -> Seq {
-        self.cursor.seq
+    pub fn standing(&self) -> Arc<Standing> {
+        self.standing.clone()
     }
 
     /// A frame that shows the client its stream is alive. It may only stand between two results of `poll_frames`.
     #[must_use]
     pub fn heartbeat(&self) -> Bytes {
-        heartbeat(self.scope.view, self.position(), &self.hub.frame_id())
+        let audience = self.audience();
+        let position = audience.interest.form.ids.then(|| audience.position(self.cursor, &self.place));
+        heartbeat(audience.interest.scope.view, position, &self.hub.frame_id())
     }
 
-    /// The next whole frames, written together up to 64 KiB, the greeting first.
+    /// The next whole frames, written together up to 64 KiB, the greeting first. Clients that asked for the same share the
+    /// bytes.
     ///
     /// # Errors
     ///
     /// When the stream has to end; it must end as an error then.
     pub fn poll_frames(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Expired>> {
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(Ok(first));
+        if !self.is_greeted {
+            self.is_greeted = true;
+            return Poll::Ready(Ok(self.greeting()));
         }
-        let mut batch = self.pending().unwrap_or_default();
+        if let Some(pending) = self.pending() {
+            return Poll::Ready(Ok(pending));
+        }
         loop {
-            while let Some(record) = self.ahead.front() {
-                let frame = record.frame(self.scope.view).filter(|_| self.scope.admits(&record.event));
-                if let Some(frame) = frame {
-                    if !batch.is_empty() && batch.len() + frame.size() > BATCH {
-                        return Poll::Ready(Ok(batch.freeze()));
-                    }
-                    frame.put(self.form, record.event.origin, record.at, &mut batch);
+            let batch = match &mut self.reading {
+                Some(reading) => {
+                    let read = ready!(reading.0.as_mut().poll(context));
+                    self.reading = None;
+                    read?
                 }
-                self.cursor = record.cursor();
-                self.ahead.pop_front();
-            }
-            let more = if batch.is_empty() { self.fetch(Some(context)) } else { self.fetch(None) };
-            match more {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(expired)) if batch.is_empty() => return Poll::Ready(Err(expired)),
-                _ if batch.is_empty() => return Poll::Pending,
-                _ => return Poll::Ready(Ok(batch.freeze())),
+                None => match self.standing.audience.turn(&mut self.cursor, &self.place, context.waker()) {
+                    Turn::Wait => {
+                        self.standing.set(self.cursor);
+                        return Poll::Pending;
+                    }
+                    Turn::Take(batch) => batch,
+                    Turn::Read => match self.hub.0.journal.read(self.cursor.seq, READ) {
+                        Ok(Read::Here(records)) => {
+                            let batch = self.audience().batch(self.cursor, &records);
+                            self.audience().keep(&batch);
+                            batch
+                        }
+                        Ok(Read::InFile) => {
+                            self.reading = Some(Reading::start(&self.hub, self.audience(), self.cursor));
+                            continue;
+                        }
+                        Err(_) => return Poll::Ready(Err(Expired)),
+                    },
+                },
+            };
+            self.cursor = batch.to;
+            self.standing.set(self.cursor);
+            if !batch.bytes.is_empty() {
+                return Poll::Ready(Ok(batch.bytes));
             }
         }
     }
 
-    /// Fills `ahead` from the journal. At the tail it leaves the waker, under the lock that a publish takes too, so that no
-    /// record comes between. Without a context it does not wait for anything.
-    fn fetch(&mut self, context: Option<&mut Context<'_>>) -> Poll<Result<(), Expired>> {
-        if self.reading.is_none() {
-            {
-                let mut tail = self.hub.tail();
-                // Beyond the tail stands who has read what is in the journal already and about to be published.
-                if tail.seq <= self.cursor.seq {
-                    if let Some(context) = context {
-                        tail.wakers.wait(&self.place, context.waker());
-                    }
-                    return Poll::Pending;
-                }
-            }
-            match self.hub.0.journal.read(self.cursor.seq, READ) {
-                Ok(Read::Here(records)) => {
-                    self.ahead.extend(records);
-                    return Poll::Ready(Ok(()));
-                }
-                Ok(Read::InFile) => self.reading = Some(Reading::start(&self.hub, self.cursor.seq)),
-                Err(_) => return Poll::Ready(Err(Expired)),
-            }
-        }
-        let (Some(reading), Some(context)) = (&mut self.reading, context) else { return Poll::Pending };
-        let read = std::task::ready!(reading.0.as_mut().poll(context));
-        self.reading = None;
-        self.ahead.extend(read?);
-        Poll::Ready(Ok(()))
+    fn audience(&self) -> &Arc<Audience> {
+        &self.standing.audience
     }
 
-    fn position(&self) -> Option<Cursor> {
-        self.form.ids.then_some(self.cursor)
+    fn greeting(&self) -> Bytes {
+        let interest = &self.audience().interest;
+        let position = interest.form.ids.then_some(self.cursor);
+        connected(interest.scope.view, position, &self.hub.frame_id(), &self.word.properties())
     }
 
-    /// What is pending, if it is owed and known by now.
-    fn pending(&mut self) -> Option<BytesMut> {
+    /// What is pending, if it is owed and known by now, and there is anything.
+    fn pending(&mut self) -> Option<Bytes> {
         if !self.owes {
             return None;
         }
+        let scope = &self.standing.audience.interest.scope;
         let mut tail = self.hub.tail();
-        if !tail.pending.covers(&self.scope) {
+        if !tail.pending.covers(scope) {
             return None;
         }
         self.owes = false;
         tail.owing -= 1;
-        let view = self.scope.view;
         let mut bytes = BytesMut::new();
-        for event in tail.pending.events.iter().filter(|event| self.scope.admits(event)) {
+        for event in tail.pending.events.iter().filter(|event| scope.admits(&event.head())) {
             let payload = event.payload();
-            let data = match view {
-                crate::event::View::Global => &event.global,
-                crate::event::View::Api => event.api.as_ref().unwrap_or(&payload),
-                crate::event::View::Instance | crate::event::View::Session => &payload,
+            let data = match scope.view {
+                View::Global => &event.global,
+                View::Api => event.api.as_ref().unwrap_or(&payload),
+                View::Instance | View::Session => &payload,
             };
             // No id: these were not journaled now, and the greeting's id already says where the client stands.
             bytes.put_slice(b"data: ");
             bytes.put_slice(data);
             bytes.put_slice(b"\n\n");
         }
-        Some(bytes)
+        (!bytes.is_empty()).then(|| bytes.freeze())
     }
 }
 
@@ -276,7 +252,11 @@ impl Drop for Follower {
     fn drop(&mut self) {
         let mut tail = self.hub.tail();
         tail.owing -= usize::from(self.owes);
-        tail.wakers.leave(&self.place);
+        tail.followers -= 1;
+        let audience = self.audience();
+        if audience.leave(&self.place) {
+            tail.audiences.remove(&audience.interest);
+        }
     }
 }
 

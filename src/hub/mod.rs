@@ -1,14 +1,16 @@
 //! The hub: one tail, many followers.
 //!
-//! A [`Follower`] reads the journal, whose newest records are in memory; one exactly at the tail is woken by the next
-//! [`Hub::publish`]. Nothing is queued per client: a client that stops reading keeps a position and a waker, and costs reads
-//! of the journal when it returns, never memory. Reads of the journal's file wait for a disk, so they are made apart from
-//! the threads that serve clients, few at once.
+//! A [`Follower`] reads the journal, whose newest records are in memory; one at the tail is woken by the next
+//! [`Hub::publish`] that has something for it. Nothing is queued per client: a client that stops reading keeps a position and
+//! a waker, and costs reads of the journal when it returns, never memory. Those who asked for the same are one audience:
+//! whether a record is for them is looked up once, and frames that are written together are shared. Reads of the journal's
+//! file wait for a disk, so they are made apart from the threads that serve clients, few at once.
 
+mod audience;
 mod follower;
 mod wakers;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -16,10 +18,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Semaphore;
 
-use crate::event::{Event, Form, Scope, Seq, fresh_id};
+use crate::event::{Cursor, Event, Form, Scope, fresh_id};
 use crate::journal::{Journal, Record};
-use wakers::Wakers;
+use audience::{Audience, Interest};
 
+pub use audience::Standing;
 pub use follower::{Expired, Follower, Reason, Word};
 
 /// Most reads of the journal's file at once; other followers wait for their turn, in order.
@@ -40,13 +43,15 @@ struct Shared {
 
 #[derive(Debug)]
 struct Tail {
-    /// The newest record. Followers at this position wait.
-    seq: Seq,
-    /// True as of `seq`.
+    /// The newest record.
+    cursor: Cursor,
+    /// True as of `cursor`.
     pending: Pending,
     /// How many followers wait to be told what is pending.
     owing: usize,
-    wakers: Wakers,
+    followers: usize,
+    /// Those that have followers. An audience is locked by whoever holds this lock, never the other way round.
+    audiences: HashMap<Arc<Interest>, Arc<Audience>>,
 }
 
 /// What a client has to know after a gap: open permissions and questions, busy sessions.
@@ -71,8 +76,13 @@ impl Hub {
     /// A hub over a journal, at its end.
     #[must_use]
     pub fn new(journal: Arc<Journal>) -> Self {
-        let tail =
-            Tail { seq: journal.fill().newest, pending: Pending::default(), owing: 0, wakers: Wakers::default() };
+        let tail = Tail {
+            cursor: journal.cursor(journal.fill().newest),
+            pending: Pending::default(),
+            owing: 0,
+            followers: 0,
+            audiences: HashMap::new(),
+        };
         let reads = Arc::new(Semaphore::new(READS));
         Self(Arc::new(Shared { journal, tail: Mutex::new(tail), reads, frames: AtomicU64::new(0) }))
     }
@@ -85,13 +95,16 @@ impl Hub {
             tail.pending = pending;
         }
         match records.last() {
-            Some(newest) => tail.seq = newest.seq,
+            Some(newest) => tail.cursor = newest.cursor(),
             None if is_owed => {}
             None => return,
         }
-        let woken = tail.wakers.take();
+        let mut woken = Vec::new();
+        for audience in tail.audiences.values() {
+            audience.show(&records, tail.cursor, is_owed, &mut woken);
+        }
         drop(tail);
-        // Outside the lock, because a woken follower takes it at once.
+        // Outside the locks, because a woken follower takes them at once.
         woken.into_iter().for_each(Waker::wake);
     }
 
@@ -100,19 +113,24 @@ impl Hub {
     /// `last_id` is what the client sent, unchecked; `form` says how it wants its frames.
     #[must_use]
     pub fn follow(&self, scope: Scope, last_id: Option<&str>, form: Form) -> Follower {
+        let interest = Arc::new(Interest { scope, form });
         let mut tail = self.tail();
-        let place = tail.wakers.enter();
-        let (word, start) = follower::place(last_id, &self.0.journal, tail.seq);
+        let (word, start) = follower::place(last_id, &self.0.journal, tail.cursor);
         let owes = matches!(word, Word::Gap { .. });
         tail.owing += usize::from(owes);
+        tail.followers += 1;
+        let cursor = tail.cursor;
+        let new = || Arc::new(Audience::new(interest.clone(), cursor));
+        let audience = tail.audiences.entry(interest.clone()).or_insert_with(new).clone();
+        let place = audience.enter();
         drop(tail);
-        Follower::new(self.clone(), scope, form, word, start, owes, place)
+        Follower::new(self.clone(), audience, place, word, start, owes)
     }
 
     /// How many followers there are.
     #[must_use]
     pub fn followers(&self) -> usize {
-        self.tail().wakers.len()
+        self.tail().followers
     }
 
     fn tail(&self) -> MutexGuard<'_, Tail> {

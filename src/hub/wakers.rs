@@ -2,53 +2,85 @@
 
 use std::task::Waker;
 
+use crate::event::Cursor;
+
 /// A follower's place in the list.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Place(usize);
 
 #[derive(Debug, Default)]
 pub(super) struct Wakers {
-    /// One per follower, empty while it does not wait; places left by followers are free.
-    places: Vec<Option<Waker>>,
+    /// One per follower; places left by followers are free.
+    places: Vec<Slot>,
     free: Vec<usize>,
-    /// Places whose waker is set, so that a publish touches only those who wait. A place may stand here twice.
-    waiting: Vec<usize>,
+    /// How many wait.
+    waiting: usize,
+}
+
+/// What a follower does.
+#[derive(Debug)]
+enum Slot {
+    Reads,
+    Waits(Waker),
+    /// It was woken, and had nothing to read before this position, however long it slept.
+    Woken(Cursor),
 }
 
 impl Wakers {
     /// A place for a new follower.
     pub(super) fn enter(&mut self) -> Place {
         Place(self.free.pop().unwrap_or_else(|| {
-            self.places.push(None);
+            self.places.push(Slot::Reads);
             self.places.len() - 1
         }))
     }
 
     /// Gives the place back.
     pub(super) fn leave(&mut self, place: &Place) {
-        self.places[place.0] = None;
+        let left = std::mem::replace(&mut self.places[place.0], Slot::Reads);
+        self.waiting -= usize::from(matches!(left, Slot::Waits(_)));
         self.free.push(place.0);
     }
 
     /// Remembers whom to wake.
     pub(super) fn wait(&mut self, place: &Place, waker: &Waker) {
         match &mut self.places[place.0] {
-            Some(old) => old.clone_from(waker),
-            empty => {
-                *empty = Some(waker.clone());
-                self.waiting.push(place.0);
+            Slot::Waits(old) => old.clone_from(waker),
+            slot => {
+                *slot = Slot::Waits(waker.clone());
+                self.waiting += 1;
             }
         }
     }
 
-    /// Takes everybody who waits.
-    pub(super) fn take(&mut self) -> Vec<Waker> {
-        let Self { places, waiting, .. } = self;
-        waiting.drain(..).filter_map(|place| places[place].take()).collect()
+    /// Takes everybody who waits along; they have nothing to read before `tail`.
+    pub(super) fn take(&mut self, tail: Cursor, woken: &mut Vec<Waker>) {
+        if std::mem::take(&mut self.waiting) == 0 {
+            return;
+        }
+        for slot in &mut self.places {
+            if matches!(slot, Slot::Waits(_))
+                && let Slot::Waits(waker) = std::mem::replace(slot, Slot::Woken(tail))
+            {
+                woken.push(waker);
+            }
+        }
+    }
+
+    /// Where a follower that has come to `cursor` goes on from.
+    pub(super) fn position(&self, place: &Place, cursor: Cursor) -> Cursor {
+        match self.places[place.0] {
+            Slot::Woken(tail) if cursor.seq < tail.seq => tail,
+            _ => cursor,
+        }
     }
 
     /// How many followers have a place.
     pub(super) fn len(&self) -> usize {
         self.places.len() - self.free.len()
+    }
+
+    pub(super) fn are_all_waiting(&self) -> bool {
+        self.waiting == self.len()
     }
 }

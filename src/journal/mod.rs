@@ -17,6 +17,7 @@ mod store;
 mod upkeep;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -31,7 +32,7 @@ use store::Store;
 use upkeep::{Bell, Upkeep};
 
 pub use epochs::Lost;
-pub use record::Record;
+pub use record::{Record, Stored};
 pub use store::{OpenError, Taken};
 
 /// Most bytes of the newest records in memory while all of them are in a file. A client that reads as fast as it can
@@ -236,13 +237,14 @@ impl Journal {
         if after.next() < oldest { Err(Expired { after, oldest }) } else { Ok(Read::InFile) }
     }
 
-    /// The same from the file. Waits for the disk.
+    /// The same from the file, until `visit` breaks off or the file ends. Waits for the disk. What `visit` was shown before an
+    /// error is right, but may be thrown away.
     ///
     /// # Errors
     ///
     /// When the record after `after` is not kept, or the file cannot be read.
-    pub fn read_file(&self, after: Seq, limit: usize) -> Result<Vec<Arc<Record>>, Expired> {
-        self.shared.read_file(after, limit)
+    pub fn read_file(&self, after: Seq, visit: impl FnMut(Stored<'_>) -> ControlFlow<()>) -> Result<(), Expired> {
+        self.shared.read_file(after, visit)
     }
 
     /// How full it is.
@@ -330,7 +332,7 @@ impl Shared {
         self.options.bytes.min(if store.is_degraded() { UNSAVED } else { AT_HAND })
     }
 
-    fn read_file(&self, after: Seq, limit: usize) -> Result<Vec<Arc<Record>>, Expired> {
+    fn read_file(&self, after: Seq, visit: impl FnMut(Stored<'_>) -> ControlFlow<()>) -> Result<(), Expired> {
         let (file, oldest) = {
             let memory = self.read_memory();
             (memory.file.clone(), memory.oldest())
@@ -343,13 +345,13 @@ impl Shared {
             readers.pop()
         };
         let reader = reader.map_or_else(|| Reader::open(&path), |(_, reader)| Ok(reader));
-        match reader.and_then(|reader| reader.read(after, limit).map(|records| (reader, records))) {
-            Ok((reader, records)) => {
+        match reader.and_then(|reader| reader.read(after, visit).map(|is_kept| (reader, is_kept))) {
+            Ok((reader, is_kept)) => {
                 let mut readers = lock(&self.readers);
                 if readers.len() < READERS {
                     readers.push((number, reader));
                 }
-                records.ok_or(expired)
+                if is_kept { Ok(()) } else { Err(expired) }
             }
             Err(failure) => {
                 tracing::warn!("failed to read the journal after {after}: {failure}");

@@ -1,6 +1,10 @@
-//! A numbered event with its ready-made frames.
+//! A numbered event: with its ready-made frames in memory, and as it stands in the file.
 
-use crate::event::{Cursor, Epoch, Event, Frame, Seq, View};
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::event::{Cursor, Epoch, Event, Frame, Head, Origin, Seq, View};
 
 /// A numbered event with its ready-made frames.
 #[derive(Debug)]
@@ -66,5 +70,54 @@ impl Record {
     /// The frame that is stored: that of `/global/event`, made if no stream carries it.
     pub(super) fn stored(&self) -> Frame {
         self.global.clone().unwrap_or_else(|| Frame::new(self.cursor(), &self.event.global))
+    }
+}
+
+/// A numbered event as it stands in the file, for whoever reads on without keeping it.
+#[derive(Debug)]
+pub struct Stored<'a> {
+    /// Its id.
+    pub cursor: Cursor,
+    /// When it was numbered, in milliseconds of Unix time.
+    pub at: u64,
+    /// Who sees it.
+    pub head: Head<'a>,
+    /// Who supplied its content.
+    pub origin: Origin,
+    /// The text after `data: ` on `/global/event`.
+    pub global: &'a [u8],
+    /// Where in it the text after `data: ` on `/event` stands.
+    pub(super) payload: Range<usize>,
+    /// The text after `data: ` on `/api/event`.
+    pub(super) api: Option<&'a [u8]>,
+}
+
+impl<'a> Stored<'a> {
+    /// The text after `data: ` on a stream; `None` when that stream does not carry the event.
+    #[must_use]
+    pub fn data(&self, view: View) -> Option<&'a [u8]> {
+        let data = match view {
+            View::Instance | View::Session => Some(&self.global[self.payload.clone()]),
+            View::Global => Some(self.global),
+            View::Api => self.api,
+        };
+        data.filter(|_| self.head.views.has(view))
+    }
+
+    /// The record to keep.
+    #[must_use]
+    pub fn record(&self) -> Record {
+        let Head { kind, directory, session, views } = self.head;
+        let event = Event {
+            kind: kind.into(),
+            directory: directory.map(Into::into),
+            session: session.map(Into::into),
+            origin: self.origin,
+            views,
+            global: Bytes::copy_from_slice(self.global),
+            payload: self.payload.clone(),
+            api: self.api.map(Bytes::copy_from_slice),
+        };
+        Record::new(self.cursor.epoch, self.cursor.seq, self.at, event)
     }
 }

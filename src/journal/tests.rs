@@ -50,10 +50,21 @@ fn read(journal: &Journal, after: u64) -> Result<Vec<Arc<Record>>, Expired> {
         let more = match journal.read(at, 4096)? {
             Read::Here(more) if more.is_empty() => return Ok(records),
             Read::Here(more) => more,
-            Read::InFile => journal.read_file(at, 4096)?,
+            Read::InFile => read_file(journal, at, 4096)?,
         };
         records.extend(more);
     }
+}
+
+/// About `limit` bytes of data from the file, at least one record.
+fn read_file(journal: &Journal, after: Seq, limit: usize) -> Result<Vec<Arc<Record>>, Expired> {
+    let (mut records, mut left) = (Vec::new(), limit);
+    journal.read_file(after, |stored| {
+        records.push(Arc::new(stored.record()));
+        left = left.saturating_sub(stored.global.len());
+        if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    Ok(records)
 }
 
 fn seqs(journal: &Journal, after: u64) -> Vec<u64> {

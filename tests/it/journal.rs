@@ -5,6 +5,7 @@ mod killed;
 mod restart;
 mod stuck;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -55,7 +56,10 @@ fn read(journal: &Journal, after: Seq) -> Result<Vec<Arc<Record>>, Expired> {
         match journal.read(at, 1 << 20)? {
             Read::Here(more) if more.is_empty() => return Ok(records),
             Read::Here(more) => records.extend(more),
-            Read::InFile => records.extend(journal.read_file(at, 1 << 20)?),
+            Read::InFile => journal.read_file(at, |stored| {
+                records.push(Arc::new(stored.record()));
+                ControlFlow::Continue(())
+            })?,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::Pending;
 use super::*;
-use crate::event::{Epoch, Event, Origin, Place, Types, View};
+use crate::event::{Epoch, Event, Form, Origin, Place, Scope, Seq, Types, View};
 use crate::journal::{Batch, Journal, Options};
 
 /// More than are read from the journal at once.
@@ -199,9 +199,78 @@ fn a_client_that_never_reads_keeps_no_records_and_one_place() {
         assert!(slow.poll_frames(&mut Context::from_waker(waker)).is_pending());
     }
     fixture.publish("/p", MANY);
-    assert_eq!(slow.ahead.len(), 0);
     assert_eq!(drain(&mut slow, waker).1, Poll::Ready(Err(Expired)));
     assert_eq!(fixture.hub.followers(), 1);
     drop(slow);
     assert_eq!(fixture.hub.followers(), 0);
+    assert!(fixture.hub.tail().audiences.is_empty());
+}
+
+/// What is ready for each of two followers, at the same place and then at the tail.
+fn both(first: &mut Follower, second: &mut Follower) -> [Bytes; 2] {
+    let next = |follower: &mut Follower| {
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(Ok(bytes)) = follower.poll_frames(&mut context) else { panic!("nothing is ready") };
+        assert!(follower.poll_frames(&mut context).is_pending());
+        bytes
+    };
+    [next(first), next(second)]
+}
+
+#[test]
+fn clients_that_asked_for_the_same_share_the_bytes() {
+    let fixture = Fixture::new(1 << 20);
+    let waker = Waker::noop();
+    let mut followers = [fixture.follow(None), fixture.follow(None), fixture.follow(None)];
+    for follower in &mut followers {
+        assert_eq!(drain(follower, waker).0, [0]);
+    }
+    let [first, second, late] = &mut followers;
+    fixture.publish("/p", 3);
+    let [one, other] = both(first, second);
+    assert_eq!(one.as_ptr(), other.as_ptr());
+    // A batch that others have missed the end of is no use to who comes later.
+    fixture.publish("/p", 1);
+    let [one, other] = both(first, second);
+    assert_eq!(one.as_ptr(), other.as_ptr(), "one frame, as it was numbered");
+    assert_eq!(drain(late, waker), (vec![1, 2, 3, 4], Poll::Pending));
+    assert_eq!(fixture.hub.tail().audiences.len(), 1);
+    let form = Form { ids: false, ..IDS };
+    let other = fixture.hub.follow(first.standing.audience.interest.scope.clone(), None, form);
+    assert_eq!(fixture.hub.tail().audiences.len(), 2);
+    drop(other);
+    assert_eq!(fixture.hub.tail().audiences.len(), 1);
+}
+
+#[test]
+fn who_has_nothing_to_read_sleeps_and_stands_at_the_tail_all_the_same() {
+    let fixture = Fixture::new(1 << 20);
+    let count = Arc::new(Count::default());
+    let waker = Waker::from(count.clone());
+    let mut follower = fixture.follow(None);
+    assert_eq!(drain(&mut follower, &waker), (vec![0], Poll::Pending));
+    fixture.publish("/other", 5);
+    assert_eq!(count.0.load(Ordering::SeqCst), 0);
+    assert_eq!(follower.standing().seq(), Seq(5));
+    let heartbeat = String::from_utf8(follower.heartbeat().to_vec()).unwrap();
+    assert!(heartbeat.contains("id: 0000000000000001-5\n"), "{heartbeat}");
+    fixture.publish("/p", 1);
+    fixture.publish("/other", 1);
+    assert_eq!((count.0.load(Ordering::SeqCst), follower.standing().seq()), (1, Seq(0)));
+    assert!(follower.heartbeat().windows(4).any(|part| part == b"1-5\n"));
+    assert_eq!(drain(&mut follower, &waker), (vec![6], Poll::Pending));
+    assert_eq!(follower.standing().seq(), Seq(7));
+}
+
+#[test]
+fn who_slept_for_longer_than_the_journal_reaches_has_missed_nothing() {
+    let fixture = Fixture::new(20_000);
+    let waker = Waker::noop();
+    let mut follower = fixture.follow(None);
+    assert_eq!(drain(&mut follower, waker), (vec![0], Poll::Pending));
+    fixture.publish("/other", MANY);
+    fixture.publish("/p", 1);
+    fixture.publish("/other", 1);
+    assert!(fixture.journal.fill().oldest > Seq(2));
+    assert_eq!(drain(&mut follower, waker), (vec![MANY as u64 + 1], Poll::Pending));
 }

@@ -33,6 +33,7 @@ mod schema;
 mod write;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -139,7 +140,7 @@ impl Disk {
             };
         };
         let first = epochs.current().first;
-        let mut recent = Vec::new();
+        let mut recent: Vec<Arc<Record>> = Vec::new();
         let extent = if let (Some((oldest, total)), Some((newest, _))) = (&oldest, &newest) {
             if newest.seq.next() < first {
                 return Err(Failure::Corrupt("its newest events are missing".to_owned()));
@@ -149,7 +150,10 @@ impl Disk {
             let few = newest.seq.0.saturating_sub(RECENT_EVENTS);
             let start: u64 =
                 snapshot.query_row(sql, [few, newest_total.saturating_sub(RECENT_BYTES)], |row| row.get(0))?;
-            recent = read(&snapshot, Seq(start - 1), usize::MAX)?.unwrap_or_default();
+            read(&snapshot, Seq(start - 1), |stored| {
+                recent.push(Arc::new(stored.record()));
+                ControlFlow::Continue(())
+            })?;
             if recent.last().map(|record| record.seq) != Some(newest.seq) {
                 return Err(Failure::Corrupt("its newest events are missing".to_owned()));
             }

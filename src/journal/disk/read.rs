@@ -1,16 +1,16 @@
 //! What is read from the file. Whoever reads checks: every row by its checksum, and that none is missing between two.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
 
 use rusqlite::{Connection, OpenFlags};
 
 use super::connection::connect;
 use super::{Failure, folder, row};
 use crate::event::{Cursor, Seq};
-use crate::journal::Record;
 use crate::journal::epochs::{Entry, Epochs};
+use crate::journal::{Record, Stored};
 
 /// A connection that only reads.
 #[derive(Debug)]
@@ -21,47 +21,57 @@ impl Reader {
         Ok(Self(connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?))
     }
 
-    /// Reads on after a position, about `limit` bytes, at least one record; `None` when the one after it is not kept.
-    pub(in crate::journal) fn read(&self, after: Seq, limit: usize) -> Result<Option<Vec<Arc<Record>>>, Failure> {
+    /// Reads on after a position until `visit` breaks off; whether the record after it is kept.
+    pub(in crate::journal) fn read(
+        &self,
+        after: Seq,
+        visit: impl FnMut(Stored<'_>) -> ControlFlow<()>,
+    ) -> Result<bool, Failure> {
         let snapshot = self.0.unchecked_transaction()?;
-        read(&snapshot, after, limit)
+        read(&snapshot, after, visit)
     }
 }
 
-/// The records after a position; the first of them may be gone, none after it.
-pub(super) fn read(snapshot: &Connection, after: Seq, limit: usize) -> Result<Option<Vec<Arc<Record>>>, Failure> {
+/// Shows the records after a position, until `visit` breaks off; the first of them may be gone, none after it. Whether there
+/// was any.
+pub(super) fn read(
+    snapshot: &Connection,
+    after: Seq,
+    mut visit: impl FnMut(Stored<'_>) -> ControlFlow<()>,
+) -> Result<bool, Failure> {
     let sql = format!("SELECT {} FROM event WHERE seq > ?1 ORDER BY seq", row::COLUMNS);
     let mut statement = snapshot.prepare_cached(&sql)?;
     let mut found = statement.query([after.0])?;
-    let mut records: Vec<Arc<Record>> = Vec::new();
-    let (mut expected, mut left) = (after.next(), limit);
-    while left > 0
-        && let Some(row) = found.next()?
-    {
-        let (record, _) = row::read(row)?;
-        if record.seq != expected {
-            let is_first = records.is_empty();
+    let mut expected = after.next();
+    while let Some(row) = found.next()? {
+        let (stored, _) = row::read(row)?;
+        let seq = stored.cursor.seq;
+        if seq != expected {
+            let is_first = expected == after.next();
             drop(found);
             drop(statement);
             let is_kept = edge(snapshot, "ASC")?.is_some_and(|(oldest, _)| oldest.seq < expected);
             if is_first && !is_kept {
-                return Ok(None);
+                return Ok(false);
             }
             return Err(Failure::Corrupt(format!("event {expected} is missing")));
         }
-        expected = record.seq.next();
-        left = left.saturating_sub(record.size());
-        records.push(record);
+        expected = seq.next();
+        if visit(stored).is_break() {
+            break;
+        }
     }
-    Ok((!records.is_empty()).then_some(records))
+    Ok(expected > after.next())
 }
 
 /// The oldest (`ASC`) or newest (`DESC`) record, with the total up to it.
-pub(super) fn edge(snapshot: &Connection, order: &str) -> Result<Option<(Arc<Record>, u64)>, Failure> {
+pub(super) fn edge(snapshot: &Connection, order: &str) -> Result<Option<(Record, u64)>, Failure> {
     let sql = format!("SELECT {} FROM event ORDER BY seq {order} LIMIT 1", row::COLUMNS);
     let mut statement = snapshot.prepare_cached(&sql)?;
     let mut found = statement.query([])?;
-    found.next()?.map(row::read).transpose()
+    let Some(row) = found.next()? else { return Ok(None) };
+    let (stored, total) = row::read(row)?;
+    Ok(Some((stored.record(), total)))
 }
 
 pub(super) fn newest_total(snapshot: &Connection) -> Result<u64, Failure> {

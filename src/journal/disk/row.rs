@@ -1,14 +1,12 @@
 //! A record as a row, and back. The row's checksum is over all its columns.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Row, params};
 
-use super::super::Record;
+use super::super::{Record, Stored};
 use super::Failure;
-use crate::event::{Cursor, Event, Origin, Seq, Views};
+use crate::event::{Cursor, Head, Origin, Seq, Views};
 
 /// The columns, in the order that [`insert`] and [`read`] use.
 pub(super) const COLUMNS: &str =
@@ -70,7 +68,7 @@ pub(super) fn insert(statement: &mut CachedStatement<'_>, record: &Record, total
 }
 
 /// Reads a record and the total up to it.
-pub(super) fn read(row: &Row<'_>) -> Result<(Arc<Record>, u64), Failure> {
+pub(super) fn read<'a>(row: &'a Row<'_>) -> Result<(Stored<'a>, u64), Failure> {
     let text = |at| row.get_ref(at)?.as_bytes().map_err(|error| wrong(&error.to_string()));
     let some = |at| row.get_ref(at)?.as_bytes_or_null().map_err(|error| wrong(&error.to_string()));
     let columns = Columns {
@@ -91,7 +89,7 @@ pub(super) fn read(row: &Row<'_>) -> Result<(Arc<Record>, u64), Failure> {
         return Err(wrong(&format!("the checksum of event {} does not fit", columns.seq)));
     }
     let total = columns.total;
-    columns.record().map(|record| (Arc::new(record), total)).ok_or_else(|| wrong("an event cannot be read"))
+    columns.stored().map(|stored| (stored, total)).ok_or_else(|| wrong("an event cannot be read"))
 }
 
 fn wrong(what: &str) -> Failure {
@@ -114,7 +112,7 @@ struct Columns<'a> {
     frame: &'a [u8],
 }
 
-impl Columns<'_> {
+impl<'a> Columns<'a> {
     fn checksum(&self) -> u32 {
         let mut checksum = Checksum::default();
         for number in [self.seq, self.at, self.views.into(), self.start, self.end, self.total] {
@@ -128,26 +126,24 @@ impl Columns<'_> {
 
     /// The record, if the columns make one. The checksum fits when this is called, so a `None` here is a mistake of the
     /// relay that wrote it.
-    fn record(&self) -> Option<Record> {
+    fn stored(&self) -> Option<Stored<'a>> {
         let (cursor, global) = frame_parts(self.frame)?;
         let cursor: Cursor = text(cursor)?.parse().ok()?;
-        let (start, end) = (usize::try_from(self.start).ok()?, usize::try_from(self.end).ok()?);
-        global.get(start..end)?;
-        let arc = |bytes: Option<&[u8]>| match bytes {
+        let payload = usize::try_from(self.start).ok()?..usize::try_from(self.end).ok()?;
+        global.get(payload.clone())?;
+        let some = |bytes: Option<&'a [u8]>| match bytes {
             None => Some(None),
-            Some(bytes) => Some(Some(Arc::from(text(bytes)?))),
+            Some(bytes) => text(bytes).map(Some),
         };
-        let event = Event {
-            kind: text(self.kind)?.into(),
-            directory: arc(self.directory)?,
-            session: arc(self.session)?,
-            origin: Origin::from_name(text(self.origin)?)?,
+        let head = Head {
+            kind: text(self.kind)?,
+            directory: some(self.directory)?,
+            session: some(self.session)?,
             views: Views::from_bits(self.views)?,
-            global: Bytes::copy_from_slice(global),
-            payload: start..end,
-            api: self.api.map(Bytes::copy_from_slice),
         };
-        (cursor.seq == Seq(self.seq)).then(|| Record::new(cursor.epoch, cursor.seq, self.at, event))
+        let origin = Origin::from_name(text(self.origin)?)?;
+        let stored = Stored { cursor, at: self.at, head, origin, global, payload, api: self.api };
+        (cursor.seq == Seq(self.seq)).then_some(stored)
     }
 }
 
@@ -156,21 +152,49 @@ fn text(bytes: &[u8]) -> Option<&str> {
 }
 
 /// A CRC-32 over fields, each told apart from its neighbours by its length.
-#[derive(Default)]
-pub(super) struct Checksum(crc32fast::Hasher);
+pub(super) struct Checksum {
+    hasher: crc32fast::Hasher,
+    /// Short fields that the hasher does not have yet: it takes as long for one of them as for all together.
+    short: [u8; SHORT],
+    filled: usize,
+}
+
+/// The room for short fields, in bytes: all of an event but its texts for the streams.
+const SHORT: usize = 256;
+
+impl Default for Checksum {
+    fn default() -> Self {
+        Self { hasher: crc32fast::Hasher::default(), short: [0; SHORT], filled: 0 }
+    }
+}
 
 impl Checksum {
     pub(super) fn number(&mut self, number: u64) {
-        self.0.update(&number.to_le_bytes());
+        self.bytes(&number.to_le_bytes());
     }
 
     pub(super) fn text(&mut self, text: Option<&[u8]>) {
         self.number(text.map_or(u64::MAX, |text| text.len() as u64));
-        self.0.update(text.unwrap_or_default());
+        self.bytes(text.unwrap_or_default());
     }
 
-    pub(super) fn end(self) -> u32 {
-        self.0.finalize()
+    fn bytes(&mut self, bytes: &[u8]) {
+        if bytes.len() > SHORT - self.filled {
+            self.hasher.update(&self.short[..self.filled]);
+            self.filled = 0;
+        }
+        match self.short.get_mut(self.filled..self.filled + bytes.len()) {
+            Some(room) => {
+                room.copy_from_slice(bytes);
+                self.filled += bytes.len();
+            }
+            None => self.hasher.update(bytes),
+        }
+    }
+
+    pub(super) fn end(mut self) -> u32 {
+        self.hasher.update(&self.short[..self.filled]);
+        self.hasher.finalize()
     }
 }
 

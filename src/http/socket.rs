@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
@@ -205,13 +205,20 @@ impl AsyncRead for Socket {
         loop {
             ready!(each!(&self.0.stream, stream => stream.poll_read_ready(context)))?;
             let room = buffer.remaining().min(READ);
-            match self.try_read(buffer.initialize_unfilled_to(room)) {
-                Ok(count) => {
+            let mut came = None;
+            let tried = each!(&self.0.stream, stream => stream.try_io(Interest::READABLE, || {
+                let count = rustix::io::read(stream, buffer.initialize_unfilled_to(room))?;
+                came = Some(count);
+                // There is nothing more: this saves the next call that would only find that out.
+                if (1..room).contains(&count) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            }));
+            match (came, tried) {
+                (Some(count), _) => {
                     buffer.advance(count);
                     return Poll::Ready(Ok(()));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                (None, Err(error)) if error.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(error)),
+                (None, _) => {}
             }
         }
     }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
@@ -201,9 +201,18 @@ impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(each!(&self.0.stream, stream => stream.poll_read_ready(context)))?;
-            match each!(&self.0.stream, stream => stream.try_read_buf(buffer)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done.map(|_| ())),
+            let room = buffer.remaining();
+            let mut came = None;
+            let tried = each!(&self.0.stream, stream => stream.try_io(Interest::READABLE, || {
+                let count = stream.try_read_buf(buffer)?;
+                came = Some(count);
+                // There is nothing more: this saves the next call that would only find that out.
+                if (1..room).contains(&count) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            }));
+            match (came, tried) {
+                (Some(_), _) => return Poll::Ready(Ok(())),
+                (None, Err(error)) if error.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(error)),
+                (None, _) => {}
             }
         }
     }

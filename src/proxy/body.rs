@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use super::gate::Refusal;
 use super::headers::strip_trailers;
 use super::limits::Place;
+use super::pool::Lease;
 
 /// The body of an answer: opencode's, or one of the relay's own.
 #[derive(Debug)]
@@ -28,6 +29,10 @@ enum Kind {
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) body: Incoming,
+    /// What it comes on, until it is over; `None` also if a task of its own moves that.
+    pub(super) lease: Option<Lease>,
+    /// Why it broke off, until that is told.
+    pub(super) broken: Option<hyper::Error>,
     /// The trailers that are not for the client.
     pub(super) named: Box<[HeaderName]>,
     /// The request's place among all, if it has one.
@@ -44,8 +49,49 @@ impl ProxyBody {
     }
 }
 
+impl Upstream {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let mut next = match &mut self.lease {
+            Some(lease) => lease.poll_frame(context, &mut self.body),
+            None => Pin::new(&mut self.body).poll_frame(context),
+        };
+        if let Poll::Ready(Some(Ok(frame))) = &mut next
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            strip_trailers(trailers, &self.named);
+        }
+        match next {
+            // hyper throws away what it has not written yet when it is told this, often all that came together with it. So it
+            // is told the next time it asks, having written before.
+            Poll::Ready(Some(Err(error))) => {
+                self.lease = None;
+                self.broken = Some(error);
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Poll::Ready(None) => self.end(),
+            // The last frame may be the last poll: hyper does not ask again once the length is used up.
+            Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => self.end(),
+            _ => {}
+        }
+        next
+    }
+
+    fn end(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.end();
+        }
+    }
+}
+
 impl From<Upstream> for ProxyBody {
-    fn from(body: Upstream) -> Self {
+    fn from(mut body: Upstream) -> Self {
+        if body.body.is_end_stream() {
+            body.end();
+        }
         Self(Kind::Upstream(Box::new(body)))
     }
 }
@@ -66,12 +112,7 @@ impl Body for ProxyBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut self.0 {
             Kind::Own(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
-            Kind::Upstream(upstream) => Pin::new(&mut upstream.body).poll_frame(context).map_ok(|mut frame| {
-                if let Some(trailers) = frame.trailers_mut() {
-                    strip_trailers(trailers, &upstream.named);
-                }
-                frame
-            }),
+            Kind::Upstream(upstream) => upstream.poll_frame(context),
         }
     }
 

@@ -1,6 +1,5 @@
 //! What this proxy answers when it cannot forward: one list of reasons, one table to status codes.
 
-use std::error::Error as _;
 use std::io;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER}
 use http::{Response, StatusCode};
 use http_body_util::Full;
 
+use super::target::Address;
 use super::upload::UploadError;
 
 /// Why a request was not forwarded, or its answer not handed on. Each message ends with what to do about it.
@@ -144,26 +144,24 @@ impl Failure {
         matches!(self, Self::BodyTimeout(_) | Self::BodyLimit(_))
     }
 
-    /// Sorts what the client library says into the reasons above.
-    pub(super) fn from_client(error: &hyper_util::client::legacy::Error, address: &str, limit: Duration) -> Self {
-        let address = address.to_owned();
-        if error.is_connect() {
-            return match io_kind(error) {
-                Some(io::ErrorKind::ConnectionRefused) => Self::Refused(address),
-                Some(io::ErrorKind::TimedOut) => Self::ConnectTimeout { address, limit },
-                _ => Self::Connect { address, reason: innermost(error) },
-            };
+    /// Why there is no connection.
+    pub(super) fn from_connect(error: &(dyn std::error::Error + 'static), address: &Address, limit: Duration) -> Self {
+        let address = address.0.as_str().to_owned();
+        match chain(error).filter_map(|error| error.downcast_ref::<io::Error>()).last().map(io::Error::kind) {
+            Some(io::ErrorKind::ConnectionRefused) => Self::Refused(address),
+            Some(io::ErrorKind::TimedOut) => Self::ConnectTimeout { address, limit },
+            _ => Self::Connect { address, reason: innermost(error) },
         }
-        let upload = chain(error).find_map(|error| error.downcast_ref::<UploadError>());
-        match upload {
-            Some(UploadError::Client(_) | UploadError::Reset) => return Self::Request,
-            Some(&UploadError::TooLong(limit)) => return Self::BodyLimit(limit),
-            Some(&UploadError::Paused(limit)) => return Self::BodyTimeout(limit),
-            Some(UploadError::Refused) | None => {}
-        }
-        match hyper_kind(error) {
-            Some(inner) if inner.is_user() => Self::Request,
-            _ => Self::Broken(innermost(error)),
+    }
+
+    /// Why there is no answer on a connection.
+    pub(super) fn from_exchange(error: &hyper::Error) -> Self {
+        match chain(error).find_map(|error| error.downcast_ref::<UploadError>()) {
+            Some(UploadError::Client(_) | UploadError::Reset) => Self::Request,
+            Some(&UploadError::TooLong(limit)) => Self::BodyLimit(limit),
+            Some(&UploadError::Paused(limit)) => Self::BodyTimeout(limit),
+            Some(UploadError::Refused) | None if error.is_user() => Self::Request,
+            Some(UploadError::Refused) | None => Self::Broken(innermost(error)),
         }
     }
 }
@@ -189,14 +187,6 @@ fn chain<'a>(
     std::iter::successors(Some(error), |&error| error.source())
 }
 
-fn io_kind(error: &hyper_util::client::legacy::Error) -> Option<io::ErrorKind> {
-    chain(error).filter_map(|error| error.downcast_ref::<io::Error>()).last().map(io::Error::kind)
-}
-
-fn hyper_kind(error: &hyper_util::client::legacy::Error) -> Option<&hyper::Error> {
-    error.source().and_then(|source| chain(source).find_map(|error| error.downcast_ref::<hyper::Error>()))
-}
-
-fn innermost(error: &hyper_util::client::legacy::Error) -> String {
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     chain(error).last().map_or_else(|| error.to_string(), ToString::to_string)
 }

@@ -7,8 +7,8 @@ use super::caller::Interim;
 use super::gate::Gate;
 use super::headers;
 
-/// Hands interim answers to the `gate` of the request's body, and to the client. hyper calls this on the task of the
-/// connection to opencode, before it gives the final answer out. 101 is final, and never comes here.
+/// Hands interim answers to the `gate` of the request's body, and to the client. hyper calls this while
+/// the request waits for its answer, before it gives the final one out. 101 is final, and never comes here.
 pub(super) fn hear<B>(request: &mut Request<B>, gate: Option<Gate>, interim: Option<Interim>) {
     if gate.is_none() && interim.is_none() {
         return;

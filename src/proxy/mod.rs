@@ -6,6 +6,7 @@
 
 mod body;
 mod caller;
+mod connection;
 mod failure;
 mod forwarded;
 mod framing;
@@ -15,6 +16,7 @@ mod interim;
 mod limits;
 mod observe;
 mod options;
+mod pool;
 pub mod query;
 mod request;
 mod target;
@@ -24,21 +26,20 @@ mod turn;
 mod upload;
 
 use std::hash::{BuildHasher, Hasher};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, Entry, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
-use http::uri::{PathAndQuery, Scheme};
+use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body as _, SizeHint};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
+use hyper::service::Service as _;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioTimer;
+use hyper_util::service::TowerToHyperService;
 use tokio::sync::watch;
 
 pub use self::body::ProxyBody;
@@ -50,10 +51,12 @@ pub use self::target::{Address, AddressError, Target};
 pub use self::traffic::{ANSWER_BOUNDS, CODES, Traffic};
 
 use self::body::Upstream;
+use self::connection::Connection;
 use self::forwarded::Came;
 use self::gate::{Gate, Refusal, Wait};
 use self::limits::{Place, Places};
 use self::observe::{Observer, Watch};
+use self::pool::{Lease, Pool};
 use self::request::{Prepared, prepare};
 use self::turn::{Turns, turns};
 use self::upload::{Outgoing, Pause, Upload};
@@ -62,20 +65,14 @@ use crate::stop::{Stop, Tasks};
 /// How often the kernel asks a silent upstream whether it is still there: a long poll has no other limit.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// How many unused connections to opencode are kept.
-const IDLE_CONNECTIONS: usize = 32;
-
-/// Most bytes of an answer that are read ahead of a client that takes them slowly; also most bytes of an answer's head, a
-/// longer one is 502.
-const READ_AHEAD: usize = 64 << 10;
-
 /// The proxy; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Proxy(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    client: Client<HttpConnector, Outgoing>,
+    connector: TowerToHyperService<HttpConnector>,
+    pool: Pool,
     target: watch::Receiver<Target>,
     observer: Option<Arc<Observer>>,
     start_timeout: Duration,
@@ -101,16 +98,9 @@ impl Proxy {
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(options.connect_timeout));
         connector.set_keepalive(Some(KEEPALIVE));
-        let client = Client::builder(Executor { tasks: tasks.clone(), stop: stop.clone() })
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(options.idle_timeout)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .http1_max_buf_size(READ_AHEAD)
-            // Retries only a request of which nothing was written: the pool hands it back whole in that case.
-            .retry_canceled_requests(true)
-            .build(connector);
         Self(Arc::new(Inner {
-            client,
+            connector: TowerToHyperService::new(connector),
+            pool: Pool::new(options.idle_connections, options.idle_timeout, tasks.clone(), stop.clone()),
             target,
             observer: options.observer.map(|queue| Arc::new(Observer::new(queue))),
             start_timeout: options.start_timeout,
@@ -189,7 +179,7 @@ impl Proxy {
         };
 
         let gate = expects.then(Gate::default);
-        let (turn, turns) = turns();
+        let (turn, limit) = self.0.answer_timeout.map(turns).unzip();
         let upload = Upload {
             body: Some(body),
             is_http2: version == Version::HTTP_2,
@@ -198,19 +188,19 @@ impl Proxy {
             room,
             pause: Pause::of(self.0.body_timeout),
             named,
-            turn: self.0.answer_timeout.map(|_| turn),
+            turn,
             _place: place.clone(),
         };
         let mut request = Request::from_parts(parts, Outgoing::from(upload));
         let interim = caller.interim.clone().filter(|_| version > Version::HTTP_10);
         interim::hear(&mut request, gate.clone(), interim);
-        let response = self.send_within(turns, request).await?;
+        let (response, connection) = self.send_within(limit, request).await?;
         if let Some(watch) = watch {
             watch.answered(response.status());
         }
         // From here on the body is not let through any more: the client would be asked for it behind its answer.
         let refusal = gate.and_then(|gate| gate.refuse());
-        self.hand_back(response, Asked { method, upgrade, place: Some(place), refusal })
+        self.hand_back(response, connection, Asked { method, upgrade, place: Some(place), refusal })
     }
 
     /// Asks opencode a question in a client's name: `GET` of `target` (path and query) with the client's own headers,
@@ -252,8 +242,8 @@ impl Proxy {
         }
         parts.headers.insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));
         let Prepared { parts, .. } = self.prepare(parts, &SizeHint::with_exact(0), caller)?;
-        let response = self.send(Request::from_parts(parts, Outgoing::empty())).await?;
-        self.hand_back(response, Asked { method: Method::GET, upgrade: None, place: None, refusal: None })
+        let (response, connection) = self.send(Request::from_parts(parts, Outgoing::empty())).await?;
+        self.hand_back(response, connection, Asked { method: Method::GET, upgrade: None, place: None, refusal: None })
     }
 
     fn watch(&self, parts: &Parts) -> Option<Watch> {
@@ -272,30 +262,48 @@ impl Proxy {
     }
 
     /// Sends a prepared request and waits for its answer, but not beyond the limit on opencode's silence.
-    async fn send_within(&self, turns: Turns, request: Request<Outgoing>) -> Result<Response<Incoming>, Failure> {
-        let Some(limit) = self.0.answer_timeout else { return self.send(request).await };
+    async fn send_within(&self, limit: Option<Turns>, request: Request<Outgoing>) -> Result<Answered, Failure> {
+        let Some(turns) = limit else { return self.send(request).await };
         tokio::select! {
             biased;
-            response = self.send(request) => response,
-            () = turns.silence(limit) => Err(Failure::AnswerTimeout(limit)),
+            answered = self.send(request) => answered,
+            limit = turns.silence() => Err(Failure::AnswerTimeout(limit)),
         }
     }
 
     /// Sends a prepared request to wherever opencode is now.
-    async fn send(&self, mut request: Request<Outgoing>) -> Result<Response<Incoming>, Failure> {
+    async fn send(&self, mut request: Request<Outgoing>) -> Result<Answered, Failure> {
         let address = self.address().await?;
-        let mut uri = std::mem::take(request.uri_mut()).into_parts();
-        uri.scheme = Some(Scheme::HTTP);
-        uri.authority = Some(address.0.clone());
-        *request.uri_mut() = Uri::from_parts(uri).map_err(|_| Failure::Target)?;
-        self.0
-            .client
-            .request(request)
-            .await
-            .map_err(|error| Failure::from_client(&error, address.0.as_str(), self.0.connect_timeout))
+        if let Entry::Vacant(host) = request.headers_mut().entry(HOST) {
+            host.insert(address.host());
+        }
+        loop {
+            let (mut connection, is_new) = match self.0.pool.take(&address) {
+                Some(connection) => (connection, false),
+                None => (self.connect(&address).await?, true),
+            };
+            match connection.send(request).await {
+                Ok(response) => return Ok((response, connection)),
+                Err(mut error) => match error.take_message() {
+                    // opencode closed it just now, and nothing of the request was written.
+                    Some(unsent) if !is_new => request = unsent,
+                    _ => return Err(Failure::from_exchange(&error.into_error())),
+                },
+            }
+        }
+    }
+
+    async fn connect(&self, address: &Address) -> Result<Connection, Failure> {
+        let failed =
+            |error: &(dyn std::error::Error + 'static)| Failure::from_connect(error, address, self.0.connect_timeout);
+        let socket = self.0.connector.call(address.uri()).await.map_err(|error| failed(&error))?;
+        Connection::new(address.clone(), socket).await.map_err(|error| failed(&error))
     }
 
     async fn address(&self) -> Result<Address, Failure> {
+        if let Target::Up(address) = &*self.0.target.borrow() {
+            return Ok(address.clone());
+        }
         let mut target = self.0.target.clone();
         let known = target.wait_for(|target| *target != Target::Starting);
         match tokio::time::timeout(self.0.start_timeout, known).await {
@@ -309,8 +317,30 @@ impl Proxy {
         }
     }
 
+    /// Who moves the bytes of a connection whose answer has begun: whoever reads that, unless the request is still on its
+    /// way. That goes on whether or not the client takes the answer meanwhile, so it gets a task of its own.
+    fn lease(&self, mut connection: Connection, place: Option<&Arc<Place>>) -> Option<Lease> {
+        let pool = self.0.pool.clone();
+        // The request's body holds it too.
+        if place.is_none_or(|place| Arc::strong_count(place) == 1) {
+            return Some(Lease::new(connection, pool));
+        }
+        let stop = self.0.stop.clone();
+        self.0.tasks.spawn("upstream connection", async move {
+            if stop.or(connection.settle()).await == Some(true) {
+                pool.put(connection);
+            }
+        });
+        None
+    }
+
     /// Makes opencode's answer one that can be handed back; a 101 also starts the tunnel.
-    fn hand_back(&self, mut response: Response<Incoming>, asked: Asked) -> Result<Response<ProxyBody>, Failure> {
+    fn hand_back(
+        &self,
+        mut response: Response<Incoming>,
+        connection: Connection,
+        asked: Asked,
+    ) -> Result<Response<ProxyBody>, Failure> {
         let upstream = hyper::upgrade::on(&mut response);
         let (mut parts, body) = response.into_parts();
         let written = framing::take(&mut parts.headers);
@@ -327,7 +357,9 @@ impl Proxy {
             if asked.refusal.is_some() {
                 parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            let body = Upstream { body, named: hop.named, _place: asked.place, _refusal: asked.refusal };
+            let lease = self.lease(connection, asked.place.as_ref());
+            let body =
+                Upstream { body, lease, broken: None, named: hop.named, _place: asked.place, _refusal: asked.refusal };
             return Ok(Response::from_parts(parts, body.into()));
         }
         // Nobody may change the protocol in the middle of a request (RFC 9110 §7.8), asked or not.
@@ -340,10 +372,14 @@ impl Proxy {
         }
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(UPGRADE, chosen);
-        self.0.tasks.spawn("socket", tunnel::copy(upgrade.client, upstream, upgrade.place, self.0.stop.clone()));
+        let tunnel = tunnel::copy(upgrade.client, connection.upgrade(upstream), upgrade.place, self.0.stop.clone());
+        self.0.tasks.spawn("socket", tunnel);
         Ok(Response::from_parts(parts, ProxyBody::empty()))
     }
 }
+
+/// An answer, and the connection that the rest of it comes on.
+type Answered = (Response<Incoming>, Connection);
 
 /// What there is to know of a request when its answer is handed back.
 struct Asked {
@@ -360,22 +396,6 @@ struct Upgrade {
     /// The client's connection, once it has its 101.
     client: OnUpgrade,
     place: Place,
-}
-
-/// Starts hyper's upstream connections as named tasks that end with the stop.
-#[derive(Clone, Debug)]
-struct Executor {
-    tasks: Tasks,
-    stop: Stop,
-}
-
-impl hyper::rt::Executor<Pin<Box<dyn Future<Output = ()> + Send>>> for Executor {
-    fn execute(&self, connection: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        let stop = self.stop.clone();
-        self.tasks.spawn("upstream connection", async move {
-            stop.or(connection).await;
-        });
-    }
 }
 
 /// A number that nobody can guess and no two processes share; std's hasher is seeded so.

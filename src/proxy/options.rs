@@ -17,6 +17,9 @@ pub struct Options {
     /// How long an unused connection to opencode is kept. Node closes after 5 s: staying below that avoids the race
     /// between its closing and our next request.
     pub idle_timeout: Duration,
+    /// Most unused connections to opencode that are kept. Fewer than there are requests at a time would mean that many of
+    /// them connect anew.
+    pub idle_connections: usize,
     /// How long opencode may take to begin its answer; then the request gets 504. `None` for as long as it wants: a turn
     /// that is waited for takes minutes. Only opencode's own time counts: not while it waits for the client's body, and
     /// anew with each piece of it that it takes.
@@ -42,6 +45,7 @@ impl Default for Options {
             start_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(4),
+            idle_connections: 256,
             answer_timeout: None,
             body_timeout: Duration::from_secs(120),
             body: None,

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
+use http::HeaderValue;
 use http::Uri;
-use http::uri::{Authority, Scheme};
+use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 
 /// Where opencode is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,23 @@ pub struct Address(pub(super) Authority);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an address of the form http://host:port")]
 pub struct AddressError(String);
+
+impl Address {
+    /// As the `Host` of a request that came without one.
+    pub(super) fn host(&self) -> HeaderValue {
+        #[expect(clippy::expect_used, reason = "an authority is ASCII without control characters")]
+        HeaderValue::from_str(self.0.as_str()).expect("an authority is a field's value")
+    }
+
+    /// As what a connector takes.
+    pub(super) fn uri(&self) -> Uri {
+        let mut parts = Parts::default();
+        (parts.scheme, parts.authority) = (Some(Scheme::HTTP), Some(self.0.clone()));
+        parts.path_and_query = Some(PathAndQuery::from_static("/"));
+        #[expect(clippy::expect_used, reason = "scheme, authority and path are all there")]
+        Uri::from_parts(parts).expect("an authority makes a URI")
+    }
+}
 
 impl std::str::FromStr for Address {
     type Err = AddressError;

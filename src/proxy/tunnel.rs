@@ -2,7 +2,7 @@
 //!
 //! They are outside hyper's graceful shutdown, so each is a task of its own that watches the stop.
 
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 
@@ -11,7 +11,12 @@ use crate::stop::Stop;
 
 /// Copies both ways until both ends are done; the end of one direction is handed on as a half-close. The socket's place
 /// is free again after that.
-pub(super) async fn copy(client: OnUpgrade, upstream: OnUpgrade, place: Place, stop: Stop) {
+pub(super) async fn copy(
+    client: OnUpgrade,
+    upstream: impl Future<Output = hyper::Result<Upgraded>>,
+    place: Place,
+    stop: Stop,
+) {
     let copied = stop.or(async {
         let (client, upstream) = (client.await?, upstream.await?);
         copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(upstream)).await.map_err(Broken::Copy)

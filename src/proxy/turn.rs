@@ -12,12 +12,15 @@ pub(super) struct Turn(watch::Sender<Option<Instant>>);
 
 /// The waiting side.
 #[derive(Debug)]
-pub(super) struct Turns(watch::Receiver<Option<Instant>>);
+pub(super) struct Turns {
+    hears: watch::Receiver<Option<Instant>>,
+    limit: Duration,
+}
 
 /// It is nobody's turn until the request is on its way: connecting has a limit of its own.
-pub(super) fn turns() -> (Turn, Turns) {
+pub(super) fn turns(limit: Duration) -> (Turn, Turns) {
     let (says, hears) = watch::channel(None);
-    (Turn(says), Turns(hears))
+    (Turn(says), Turns { hears, limit })
 }
 
 impl Turn {
@@ -39,21 +42,23 @@ impl Drop for Turn {
 }
 
 impl Turns {
-    /// Ends when it was opencode's turn for as long as `limit`.
-    pub(super) async fn silence(mut self, limit: Duration) {
+    /// Ends when it was opencode's turn for as long as the limit, and gives that.
+    pub(super) async fn silence(mut self) -> Duration {
+        let limit = self.limit;
         loop {
-            let since = *self.0.borrow_and_update();
+            let since = *self.hears.borrow_and_update();
             let changed = match since {
-                None => self.0.changed().await,
-                Some(since) => match timeout(left(since, limit), self.0.changed()).await {
+                None => self.hears.changed().await,
+                Some(since) => match timeout(left(since, limit), self.hears.changed()).await {
                     Ok(changed) => changed,
-                    Err(_) => return,
+                    Err(_) => return limit,
                 },
             };
             if changed.is_err() {
                 // The request is there as a whole: nothing will change any more but the time.
-                let since = self.0.borrow().unwrap_or_else(Instant::now);
-                return sleep(left(since, limit)).await;
+                let since = self.hears.borrow().unwrap_or_else(Instant::now);
+                sleep(left(since, limit)).await;
+                return limit;
             }
         }
     }
@@ -72,8 +77,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_time_of_the_client_does_not_count() {
-        let (turn, turns) = turns();
-        let mut silence = std::pin::pin!(turns.silence(LIMIT));
+        let (turn, turns) = turns(LIMIT);
+        let mut silence = std::pin::pin!(turns.silence());
         let mut lasts =
             async |seconds| tokio::time::timeout(Duration::from_secs(seconds), silence.as_mut()).await.is_err();
         assert!(lasts(60).await, "nothing was sent yet");
@@ -92,9 +97,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_limit_may_be_longer_than_time() {
-        let (turn, turns) = turns();
+        let (turn, turns) = turns(Duration::MAX);
         turn.opencodes();
-        let mut silence = std::pin::pin!(turns.silence(Duration::MAX));
+        let mut silence = std::pin::pin!(turns.silence());
         let day = Duration::from_secs(86_400);
         assert!(tokio::time::timeout(day, silence.as_mut()).await.is_err());
         drop(turn);

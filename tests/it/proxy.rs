@@ -9,6 +9,7 @@ mod http2;
 mod interim;
 mod limits;
 mod messages;
+mod pool;
 mod streaming;
 mod streams;
 mod trust;

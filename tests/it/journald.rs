@@ -75,6 +75,8 @@ impl Following {
     async fn until_state(&self, state: &str) -> String {
         let look = || async {
             let log = self.log().await;
+            // Shown when the test fails.
+            eprintln!("the log: {log}");
             (log["state"] == state).then(|| log["source"].as_str().unwrap_or_default().to_owned())
         };
         until(state, look).await

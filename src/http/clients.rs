@@ -104,6 +104,10 @@ impl Place {
     pub(super) fn view(&self) -> View {
         self.client.view
     }
+
+    pub(super) fn peer(&self) -> Peer {
+        self.client.peer
+    }
 }
 
 impl Drop for Place {

@@ -115,7 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Delivery<S> {
             // Nothing better is left if this fails.
             let _ = this.way.socket.reset_on_close();
         }
-        tracing::debug!(%error, "an event stream ended");
+        tracing::debug!(peer = %this.stream.peer(), %error, "an event stream ended");
         Poll::Ready(())
     }
 }

@@ -150,8 +150,7 @@ pub(super) struct EventStream {
     greeted: bool,
     stop: Pin<Box<dyn Future<Output = ()> + Send>>,
     leaving: Leaving,
-    /// Held for as long as there is the stream.
-    _place: Place,
+    place: Place,
 }
 
 impl fmt::Debug for EventStream {
@@ -182,7 +181,12 @@ impl EventStream {
         // A client that was away gets one heartbeat when it reads again, not all that were due.
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let stop = Box::pin(async move { stop.pulled().await });
-        Self { follower, heartbeat, greeted: false, stop, leaving: Leaving::No, _place: place }
+        Self { follower, heartbeat, greeted: false, stop, leaving: Leaving::No, place }
+    }
+
+    /// Who it is for.
+    pub(super) fn peer(&self) -> Peer {
+        self.place.peer()
     }
 
     /// The next bytes. Ranked: the stop (see [`Self::leave`]), a heartbeat that is due (a busy stream must not hold it up), events.

@@ -31,6 +31,20 @@ where
     })
 }
 
+/// Tells when opencode has seen one of its connections end.
+async fn telling() -> (Upstream, mpsc::Receiver<()>) {
+    let (tell, ended) = mpsc::channel(16);
+    let routes = after(move |mut wire: Wire| {
+        let tell = tell.clone();
+        async move {
+            wire.ended().await;
+            tell.send(()).await.ok()?;
+            None
+        }
+    });
+    (routes.start().await, ended)
+}
+
 /// Waits until opencode has seen so many of its connections end.
 async fn ends(count: usize, ended: &mut mpsc::Receiver<()>) {
     for _ in 0..count {
@@ -68,17 +82,7 @@ async fn what_nobody_asked_for_is_nobodys_answer() {
 
 #[tokio::test]
 async fn an_unused_connection_is_closed_after_a_while() {
-    let (tell, mut ended) = mpsc::channel(16);
-    let upstream = after(move |mut wire: Wire| {
-        let tell = tell.clone();
-        async move {
-            wire.ended().await;
-            tell.send(()).await.ok()?;
-            None
-        }
-    })
-    .start()
-    .await;
+    let (upstream, mut ended) = telling().await;
     let relay = with_idle_timeout(&upstream, Duration::from_millis(50)).await;
     // Twice, because whoever closes them has nothing to do in between.
     for _ in 0..2 {
@@ -90,17 +94,7 @@ async fn an_unused_connection_is_closed_after_a_while() {
 
 #[tokio::test]
 async fn unused_connections_end_with_the_relay() {
-    let (tell, mut ended) = mpsc::channel(16);
-    let upstream = after(move |mut wire: Wire| {
-        let tell = tell.clone();
-        async move {
-            wire.ended().await;
-            tell.send(()).await.ok()?;
-            None
-        }
-    })
-    .start()
-    .await;
+    let (upstream, mut ended) = telling().await;
     let mut relay = with_idle_timeout(&upstream, Duration::from_secs(600)).await;
     get(&relay, "/").await;
     relay.end().await;

@@ -46,8 +46,9 @@ impl Stop {
     }
 
     /// Runs `future` until it ends or the signal is pulled; `None` says that it was cut short.
-    pub async fn or<F: Future>(&self, future: F) -> Option<F::Output> {
-        self.0.run_until_cancelled(future).await
+    pub fn or<F: Future>(&self, future: F) -> impl Future<Output = Option<F::Output>> {
+        // Not an async function, which would have room for the future twice.
+        self.0.run_until_cancelled(future)
     }
 }
 

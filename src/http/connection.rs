@@ -162,9 +162,7 @@ impl Client {
                 // hyper 1.12 takes a bare line feed in trailers for their end and swallows what follows, also a whole
                 // request that somebody before the relay waits for an answer to (RFC 9112 §11.2). So none may follow.
                 let is_last = request.headers().contains_key(TRANSFER_ENCODING);
-                // Boxed, because hyper keeps the room of the future for as long as the connection is there, idle or with a
-                // stream.
-                Box::pin(async move {
+                async move {
                     let version = request.version();
                     let (parts, body) = client.answer(request, is_tls, interim).await.into_parts();
                     exchange.settled().await;
@@ -182,7 +180,7 @@ impl Client {
                         exchange.upgrade();
                     }
                     Ok::<_, Infallible>(answer.map(|body| body.holding(underway)))
-                })
+                }
             })
         };
         let mut builder = http1::Builder::new();
@@ -217,14 +215,14 @@ impl Client {
         }
     }
 
-    pub(super) async fn answer(
+    pub(super) fn answer(
         &self,
         request: Request<Incoming>,
         is_tls: bool,
         interim: Option<Interim>,
-    ) -> Response<AnswerBody> {
+    ) -> impl Future<Output = Response<AnswerBody>> + Send {
         let caller = Caller { peer: self.peer, local: self.local, is_tls, interim };
-        self.front.answer(request, &caller, &self.socket).await
+        self.front.answer(request, caller, &self.socket)
     }
 
     /// Runs a connection, ends it when its client takes too long for its part, and when the relay stops.
@@ -233,6 +231,7 @@ impl Client {
         // Set late instead of at each turn: it goes off before anything can be due, and is put off then.
         let mut timer = pin!(sleep(self.rest()));
         let begun = Instant::now();
+        let mut cut = pin!(self.ends.drop.pulled());
         let mut drain = pin!(async {
             self.ends.drain.pulled().await;
             sleep_until(begun + FIRST).await;
@@ -241,7 +240,7 @@ impl Client {
         loop {
             tokio::select! {
                 biased;
-                () = self.ends.drop.pulled() => return End::Cut,
+                () = cut.as_mut() => return End::Cut,
                 ended = poll_fn(|context| match connection.as_mut().poll(context) {
                     Poll::Pending if exchange.is_handed_over() => Poll::Ready(None),
                     polled => polled.map(Some),

@@ -36,6 +36,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::Either;
 use http::header::{HeaderValue, ORIGIN, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -213,39 +215,73 @@ impl Front {
         }
     }
 
-    /// Answers one request of the connection `socket`. Logs never show queries: they can hold `auth_token`.
-    async fn answer(&self, request: Request<Incoming>, caller: &Caller, socket: &Socket) -> Response<AnswerBody> {
+    /// Answers one request of the connection `socket`. Every request in flight has room for this future, so what it is made
+    /// of is put together with combinators: an `async` block would have room for each of its parts twice. Logs never show queries: they can hold `auth_token`.
+    fn answer<'a>(
+        &'a self,
+        request: Request<Incoming>,
+        caller: Caller,
+        socket: &'a Socket,
+    ) -> impl Future<Output = Response<AnswerBody>> + Send + 'a {
+        let (method, version, peer) = (request.method().clone(), request.version(), caller.peer);
+        let path = request.uri().path().to_owned();
+        let is_proxied = strict::check(&request).is_ok() && self.route(&method, &path) == Route::Proxy;
+        let response = if is_proxied {
+            Either::Left(self.forward(request, &caller))
+        } else {
+            // Boxed, because every request would be as large as these are.
+            Either::Right(Box::pin(self.serve(request, caller, socket)))
+        };
+        response.map(move |response| {
+            tracing::debug!(%method, path, status = response.status().as_u16(), %peer, "answered");
+            if version == Version::HTTP_10 {
+                response.map(|body| body.reset_on_error(socket.clone()))
+            } else {
+                response
+            }
+        })
+    }
+
+    fn route<'a>(&self, method: &Method, path: &'a str) -> Route<'a> {
+        route(method, path, self.api_event.load(Ordering::Relaxed))
+    }
+
+    /// Answers any request, also those that are not for the proxy.
+    async fn serve(&self, request: Request<Incoming>, caller: Caller, socket: &Socket) -> Response<AnswerBody> {
         if let Err(fault) = strict::check(&request) {
             tracing::debug!(peer = %caller.peer, %fault, "a request was refused by its head");
             return fault.answer(request.version());
         }
-        let has_api = self.api_event.load(Ordering::Relaxed);
-        let (method, version) = (request.method().clone(), request.version());
-        let path = request.uri().path().to_owned();
-        let response = match route(&method, &path, has_api) {
-            Route::Proxy => self.forward(request, caller).await.map(AnswerBody::from),
-            Route::Stream { view, session } => self.stream(view, session, &request, caller, socket).await,
-            Route::Page(page) => self.page(page, &request, caller).await.map(AnswerBody::from),
+        match self.route(request.method(), request.uri().path()) {
+            Route::Proxy => self.forward(request, &caller).await,
+            Route::Stream { view, session } => self.stream(view, session, &request, &caller, socket).await,
+            Route::Page(page) => self.page(page, &request, &caller).await.map(AnswerBody::from),
             Route::WrongMethod => {
                 let message = "the relay's own pages can only be read; use GET";
                 let refusal = own(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowedError", message);
-                self.refuse(refusal, &request, caller).await
+                self.refuse(refusal, &request, &caller).await
             }
             Route::NoPage => {
                 let message = "the relay has no such page; there are /_relay/, /_relay/health, /_relay/metrics, \
                                /_relay/ready and /_relay/status";
-                self.refuse(own(StatusCode::NOT_FOUND, "NotFoundError", message), &request, caller).await
+                self.refuse(own(StatusCode::NOT_FOUND, "NotFoundError", message), &request, &caller).await
             }
-        };
-        tracing::debug!(%method, path, status = response.status().as_u16(), peer = %caller.peer, "answered");
-        if version == Version::HTTP_10 { response.map(|body| body.reset_on_error(socket.clone())) } else { response }
+        }
     }
 
-    async fn forward(&self, request: Request<Incoming>, caller: &Caller) -> Response<ProxyBody> {
-        let origins = request.headers().get_all(ORIGIN).iter();
-        let page: HeaderMap = origins.map(|origin| (ORIGIN, origin.clone())).collect();
-        let answer = self.proxy.forward(request, caller).await;
-        answer.unwrap_or_else(|own| *self.admission.readable(own, &page))
+    fn forward<'a>(
+        &'a self,
+        request: Request<Incoming>,
+        caller: &Caller,
+    ) -> impl Future<Output = Response<AnswerBody>> + Send + use<'a> {
+        let origins: Vec<HeaderValue> = request.headers().get_all(ORIGIN).iter().cloned().collect();
+        self.proxy.forward(request, caller).map(|answer| {
+            let answer = answer.unwrap_or_else(|own| {
+                let page = origins.into_iter().map(|origin| (ORIGIN, origin)).collect();
+                *self.admission.readable(own, &page)
+            });
+            answer.map(AnswerBody::from)
+        })
     }
 
     /// Asks opencode, but not beyond a stop: what it would admit to has ended then.

@@ -54,10 +54,10 @@ impl Connection {
     /// With the request, if nothing of it was written.
     pub(super) async fn send(
         &mut self,
-        request: Request<Outgoing>,
+        request: Box<Request<Outgoing>>,
     ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
         // Not held to tokio's budget: whoever runs out of that is woken, and nobody is here, see `drive_for`.
-        let mut answer = pin!(unconstrained(self.sender.try_send_request(request)));
+        let mut answer = pin!(unconstrained(self.sender.try_send_request(*request)));
         poll_fn(|context| self.drive_for(context, |context| answer.as_mut().poll(context))).await
     }
 

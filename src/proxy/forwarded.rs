@@ -7,10 +7,10 @@
 use std::net::IpAddr;
 
 use http::Version;
-use http::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, VIA};
+use http::header::{Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, VIA};
 
 use super::caller::Peer;
-use super::headers::tokens;
+use super::headers::{remove, tokens};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -37,36 +37,34 @@ pub(super) fn is_ours(name: &HeaderName) -> bool {
 /// found by it.
 pub(super) fn add(headers: &mut HeaderMap, came: &Came<'_>) {
     let received = match came.version {
-        Version::HTTP_10 => "1.0",
-        Version::HTTP_2 => "2.0",
-        _ => "1.1",
+        Version::HTTP_10 => "1.0 ",
+        Version::HTTP_2 => "2.0 ",
+        _ => "1.1 ",
     };
-    append(headers, VIA, &format!("{received} {}", came.via));
+    append(headers, VIA, [received, came.via].concat());
     if !came.is_trusted {
-        let claimed: Vec<HeaderName> = headers.keys().filter(|name| is_ours(name)).cloned().collect();
-        for name in claimed {
-            headers.remove(name);
-        }
+        remove(headers, is_ours);
     }
 
-    let peer = match came.peer {
-        Peer::Ip(address) => Some(address.ip().to_canonical()),
-        Peer::Unix => None,
+    // The list has an entry for each hop, so a client without an address has one too: the word of RFC 7239 §6.2.
+    let (peer, is_ipv6) = match came.peer {
+        Peer::Ip(address) => name(address.ip().to_canonical()),
+        Peer::Unix => ("unknown".to_owned(), false),
     };
     let scheme = if came.is_tls { "https" } else { "http" };
     let host = headers.get(HOST).cloned();
-    let mut element = match peer {
-        Some(IpAddr::V4(ip)) => format!("for={ip};proto={scheme}"),
-        Some(IpAddr::V6(ip)) => format!("for=\"[{ip}]\";proto={scheme}"),
-        None => format!("for=unknown;proto={scheme}"),
-    };
-    if let Some(host) = host.as_ref().and_then(|host| host.to_str().ok()) {
-        element.push_str(";host=");
-        element.push_str(&quoted(host));
+    let host_text = host.as_ref().and_then(|host| host.to_str().ok());
+    let mut element = String::with_capacity(64 + peer.len() + host_text.map_or(0, str::len));
+    let (open, close) = if is_ipv6 { ("for=\"[", "]\"") } else { ("for=", "") };
+    for part in [open, &peer, close, ";proto=", scheme] {
+        element.push_str(part);
     }
-    append(headers, FORWARDED, &element);
-    // The list has an entry for each hop, so a client without an address has one too: the word of RFC 7239 §6.2.
-    append(headers, X_FORWARDED_FOR, &peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string()));
+    if let Some(host) = host_text {
+        element.push_str(";host=");
+        push_quoted(&mut element, host);
+    }
+    append(headers, FORWARDED, element);
+    append(headers, X_FORWARDED_FOR, peer);
     // A trusted hop before this one knows better how the client came; these two are single values by custom.
     headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme));
     if let Some(host) = host {
@@ -80,20 +78,53 @@ pub(super) fn passed_through(headers: &HeaderMap, name: &str) -> bool {
 }
 
 /// Appends to a list field, as one line: some receivers read only the first or only the last line.
-fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    let mut line: Vec<u8> = Vec::with_capacity(value.len());
-    for before in headers.get_all(&name) {
-        line.extend_from_slice(before.as_bytes());
-        line.extend_from_slice(b", ");
-    }
-    line.extend_from_slice(value.as_bytes());
-    if let Ok(line) = HeaderValue::from_bytes(&line) {
-        headers.insert(name, line);
+fn append(headers: &mut HeaderMap, name: HeaderName, value: String) {
+    let Ok(value) = HeaderValue::try_from(value) else { return };
+    match headers.entry(name) {
+        Entry::Vacant(field) => {
+            field.insert(value);
+        }
+        Entry::Occupied(mut field) => {
+            let mut lines: Vec<&[u8]> = field.iter().map(HeaderValue::as_bytes).collect();
+            lines.push(value.as_bytes());
+            if let Ok(line) = HeaderValue::try_from(lines.join(&b", "[..])) {
+                field.insert(line);
+            }
+        }
     }
 }
 
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+/// An address as text, and whether it is one of IPv6. Every request has one, and four numbers do not need std's formatter.
+fn name(ip: IpAddr) -> (String, bool) {
+    match ip {
+        IpAddr::V4(ip) => {
+            let mut text = String::with_capacity("255.255.255.255".len());
+            for (index, octet) in ip.octets().into_iter().enumerate() {
+                if index > 0 {
+                    text.push('.');
+                }
+                text.push_str(itoa::Buffer::new().format(octet));
+            }
+            (text, false)
+        }
+        IpAddr::V6(ip) => (ip.to_string(), true),
+    }
+}
+
+/// A quoted string (RFC 9110 §5.6.4).
+fn push_quoted(line: &mut String, text: &str) {
+    line.push('"');
+    for part in text.split_inclusive(['\\', '"']) {
+        match part.strip_suffix(['\\', '"']) {
+            Some(before) => {
+                line.push_str(before);
+                line.push('\\');
+                line.push_str(&part[before.len()..]);
+            }
+            None => line.push_str(part),
+        }
+    }
+    line.push('"');
 }
 
 #[cfg(test)]

@@ -5,11 +5,11 @@
 //! that differ or are no number, a request whose last coding is not `chunked`, any coding in HTTP/1.0. But it undoes
 //! `chunked` alone and once, and does not mind what stands before it.
 
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, Entry, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
 use http_body::SizeHint;
 
-use super::headers::tokens;
+use super::headers::split;
 
 /// What the sender wrote.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,24 +41,28 @@ pub(super) struct StillCoded;
 
 /// Takes the sender's words out of a head; call it before `headers::strip`, which would take them unread.
 pub(super) fn take(headers: &mut HeaderMap) -> Written {
-    let length = tokens(headers, &CONTENT_LENGTH).map(number).reduce(|one, other| one.filter(|_| one == other));
-    let mut codings = tokens(headers, &TRANSFER_ENCODING);
-    let coding = codings.next().map(|first| {
-        let is_chunked = first.eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
-        if is_chunked { Coding::Chunked } else { Coding::Other }
+    let length = take_lines(headers, CONTENT_LENGTH, |lines| {
+        let length = lines.map(number).reduce(|one, other| one.filter(|_| one == other));
+        length.flatten().map_or(Length::Unclear, Length::Bytes)
     });
-    drop(codings);
-    let written = Written {
-        length: match headers.contains_key(CONTENT_LENGTH) {
-            true => Some(length.flatten().map_or(Length::Unclear, Length::Bytes)),
-            false => None,
-        },
+    let coding = take_lines(headers, TRANSFER_ENCODING, |lines| match (lines.next(), lines.next()) {
+        (Some(only), None) if only.eq_ignore_ascii_case(b"chunked") => Coding::Chunked,
         // An empty line is no coding that anybody could undo.
-        coding: coding.or_else(|| headers.contains_key(TRANSFER_ENCODING).then_some(Coding::Other)),
-    };
-    headers.remove(CONTENT_LENGTH);
-    headers.remove(TRANSFER_ENCODING);
-    written
+        _ => Coding::Other,
+    });
+    Written { length, coding }
+}
+
+/// Takes a list field out of a head, with what was `read` of its lines.
+fn take_lines<T>(
+    headers: &mut HeaderMap,
+    name: HeaderName,
+    read: impl FnOnce(&mut dyn Iterator<Item = &[u8]>) -> T,
+) -> Option<T> {
+    let Entry::Occupied(field) = headers.entry(name) else { return None };
+    let said = read(&mut field.iter().flat_map(|line| split(line.as_bytes())));
+    field.remove_entry_mult();
+    Some(said)
 }
 
 /// Says in a request's head how long its body is.

@@ -5,24 +5,24 @@
 use http::Uri;
 
 use super::forwarded;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, UPGRADE};
 
-/// Fields that speak to the next hop only (RFC 9110 §7.6.1), and those that older peers mean so.
+/// Whether a field speaks to the next hop only (RFC 9110 §7.6.1), or is meant so by older peers.
 /// `Trailer` is not among them: without it hyper would not send the trailers on.
-const HOP_BY_HOP: [HeaderName; 9] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "http2-settings"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
 
 /// Fields that a receiver which merges trailers into the head would read as said about the whole message: its framing,
 /// its way, its content, who sent it (RFC 9110 §6.5.1). hyper leaves out some of them, and on HTTP/1 only.
@@ -64,22 +64,14 @@ pub(super) fn strip(headers: &mut HeaderMap) -> Hop {
         .collect();
     let upgrade = if named.contains(&UPGRADE) { protocols(headers) } else { None };
     let trailers = tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
-    for name in HOP_BY_HOP.iter().chain(&named) {
-        headers.remove(name);
-    }
+    remove(headers, |name| is_hop_by_hop(name) || named.contains(name));
     Hop { upgrade, trailers, named }
 }
 
 /// Removes from trailers what has no business there, and what the head's `Connection` lines `named`.
 pub(super) fn strip_trailers(trailers: &mut HeaderMap, named: &[HeaderName]) {
     let _ = strip(trailers);
-    for name in NEVER_TRAILERS.iter().chain(named) {
-        trailers.remove(name);
-    }
-    let forwarded: Vec<HeaderName> = trailers.keys().filter(|name| forwarded::is_ours(name)).cloned().collect();
-    for name in forwarded {
-        trailers.remove(name);
-    }
+    remove(trailers, |name| NEVER_TRAILERS.contains(name) || named.contains(name) || forwarded::is_ours(name));
 }
 
 /// Removes from the head of an interim answer what speaks to this hop, and what it cannot have (RFC 9110 §8.6).
@@ -87,6 +79,14 @@ pub(super) fn strip_interim(headers: &mut HeaderMap) {
     let _ = strip(headers);
     headers.remove(CONTENT_LENGTH);
     headers.remove(TRAILER);
+}
+
+/// Removes the fields of which this holds. Most heads have none, and a look at each name is less than a look for each name.
+pub(super) fn remove(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool) {
+    let unwanted: Vec<HeaderName> = headers.keys().filter(|name| is_unwanted(name)).cloned().collect();
+    for name in unwanted {
+        headers.remove(name);
+    }
 }
 
 /// The asked protocols as one line. `h2c` is left out: a tunnel of HTTP/2 would carry requests past this proxy.
@@ -103,11 +103,13 @@ pub(super) fn was_asked(asked: &HeaderValue, chosen: &HeaderValue) -> bool {
     split(chosen.as_bytes()).all(|one| split(asked.as_bytes()).any(|other| other.eq_ignore_ascii_case(one)))
 }
 
+/// The elements of all lines of a list field.
 pub(super) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
     headers.get_all(name).into_iter().flat_map(|value| split(value.as_bytes()))
 }
 
-fn split(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// The elements of a list field's line.
+pub(super) fn split(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 

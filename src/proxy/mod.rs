@@ -25,10 +25,13 @@ mod tunnel;
 mod turn;
 mod upload;
 
+use std::future::ready;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::{Either, OptionFuture};
 use http::header::{CONNECTION, Entry, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -137,31 +140,34 @@ impl Proxy {
     /// # Errors
     ///
     /// With the answer to give instead, where there is none of opencode's; see [`Failure`].
-    pub async fn forward(
-        &self,
+    pub fn forward<'a>(
+        &'a self,
         request: Request<Incoming>,
         caller: &Caller,
-    ) -> Result<Response<ProxyBody>, Box<Response<ProxyBody>>> {
+    ) -> impl Future<Output = Result<Response<ProxyBody>, Box<Response<ProxyBody>>>> + Send + use<'a> {
         let version = request.version();
         let underway = self.0.counts.begin();
-        let answer = self.try_forward(request, caller).await.map_err(|failure| {
-            self.0.counts.fail(&failure);
-            tracing::debug!(%failure, status = failure.status().as_u16(), "a request was not forwarded");
-            let mut answer = failure.answer().map(ProxyBody::from);
-            if failure.leaves_body() && version < Version::HTTP_2 {
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            Box::new(answer)
-        });
-        underway.answered(answer.as_ref().map_or_else(|own| own.status(), Response::status));
-        answer
+        let answer = match self.outbound(request, caller) {
+            Ok(outbound) => Either::Left(self.exchange(outbound)),
+            Err(failure) => Either::Right(ready(Err(failure))),
+        };
+        answer.map(move |answer| {
+            let answer = answer.map_err(|failure| {
+                self.0.counts.fail(&failure);
+                tracing::debug!(%failure, status = failure.status().as_u16(), "a request was not forwarded");
+                let mut answer = failure.answer().map(ProxyBody::from);
+                if failure.leaves_body() && version < Version::HTTP_2 {
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Box::new(answer)
+            });
+            underway.answered(answer.as_ref().map_or_else(|own| own.status(), Response::status));
+            answer
+        })
     }
 
-    async fn try_forward(
-        &self,
-        mut request: Request<Incoming>,
-        caller: &Caller,
-    ) -> Result<Response<ProxyBody>, Failure> {
+    /// Makes a client's request ready to be sent.
+    fn outbound(&self, mut request: Request<Incoming>, caller: &Caller) -> Result<Outbound, Failure> {
         let upgraded = hyper::upgrade::on(&mut request);
         let (received, body) = request.into_parts();
         let (method, version) = (received.method.clone(), received.version);
@@ -191,9 +197,15 @@ impl Proxy {
             turn,
             _place: place.clone(),
         };
-        let mut request = Request::from_parts(parts, Outgoing::from(upload));
+        let mut request = Box::new(Request::from_parts(parts, Outgoing::from(upload)));
         let interim = caller.interim.clone().filter(|_| version > Version::HTTP_10);
         interim::hear(&mut request, gate.clone(), interim);
+        Ok(Outbound { request, limit, watch, gate, method, upgrade, place })
+    }
+
+    /// Sends a request and makes its answer the client's.
+    async fn exchange(&self, outbound: Outbound) -> Result<Response<ProxyBody>, Failure> {
+        let Outbound { request, limit, watch, gate, method, upgrade, place } = outbound;
         let (response, connection) = self.send_within(limit, request).await?;
         if let Some(watch) = watch {
             watch.answered(response.status());
@@ -242,7 +254,7 @@ impl Proxy {
         }
         parts.headers.insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));
         let Prepared { parts, .. } = self.prepare(parts, &SizeHint::with_exact(0), caller)?;
-        let (response, connection) = self.send(Request::from_parts(parts, Outgoing::empty())).await?;
+        let (response, connection) = self.send(Box::new(Request::from_parts(parts, Outgoing::empty()))).await?;
         self.hand_back(response, connection, Asked { method: Method::GET, upgrade: None, place: None, refusal: None })
     }
 
@@ -262,17 +274,18 @@ impl Proxy {
     }
 
     /// Sends a prepared request and waits for its answer, but not beyond the limit on opencode's silence.
-    async fn send_within(&self, limit: Option<Turns>, request: Request<Outgoing>) -> Result<Answered, Failure> {
-        let Some(turns) = limit else { return self.send(request).await };
+    async fn send_within(&self, limit: Option<Turns>, request: Box<Request<Outgoing>>) -> Result<Answered, Failure> {
+        // Boxed, because most relays have no limit.
+        let mut silence = OptionFuture::from(limit.map(|turns| Box::pin(turns.silence())));
         tokio::select! {
             biased;
             answered = self.send(request) => answered,
-            limit = turns.silence() => Err(Failure::AnswerTimeout(limit)),
+            Some(limit) = &mut silence => Err(Failure::AnswerTimeout(limit)),
         }
     }
 
     /// Sends a prepared request to wherever opencode is now.
-    async fn send(&self, mut request: Request<Outgoing>) -> Result<Answered, Failure> {
+    async fn send(&self, mut request: Box<Request<Outgoing>>) -> Result<Answered, Failure> {
         let address = self.address().await?;
         if let Entry::Vacant(host) = request.headers_mut().entry(HOST) {
             host.insert(address.host());
@@ -286,7 +299,7 @@ impl Proxy {
                 Ok(response) => return Ok((response, connection)),
                 Err(mut error) => match error.take_message() {
                     // opencode closed it just now, and nothing of the request was written.
-                    Some(unsent) if !is_new => request = unsent,
+                    Some(unsent) if !is_new => request = Box::new(unsent),
                     _ => return Err(Failure::from_exchange(&error.into_error())),
                 },
             }
@@ -380,6 +393,18 @@ impl Proxy {
 
 /// An answer, and the connection that the rest of it comes on.
 type Answered = (Response<Incoming>, Connection);
+
+/// A request that is ready to be sent, and what is kept of it until its answer comes.
+struct Outbound {
+    /// Boxed, because every future that it goes through has room for it.
+    request: Box<Request<Outgoing>>,
+    limit: Option<Turns>,
+    watch: Option<Watch>,
+    gate: Option<Gate>,
+    method: Method,
+    upgrade: Option<Upgrade>,
+    place: Arc<Place>,
+}
 
 /// What there is to know of a request when its answer is handed back.
 struct Asked {

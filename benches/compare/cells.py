@@ -10,10 +10,13 @@ import typing
 
 from . import servers
 
-PROXIES = ("relay", "nginx", "haproxy")
-STREAMS = ("relay", "nchan")
+PROXIES = ("relay", "nginx", "haproxy", "bare_proxy")
+STREAMS = ("relay", "nchan", "bare_events")
 RELAY = ("relay",)
-LATENCY = ("relay", "direct")
+LATENCY = ("relay", "direct", "bare_events")
+
+# Not the rivals.
+OURS = ("relay", "direct", "bare_proxy", "bare_events")
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -102,7 +105,7 @@ def rest(scale):
 
 
 def stream_url(subject, server):
-    return server.url + {"relay": "/event", "nchan": "/sub", "direct": "/global/event"}[subject]
+    return server.url + {"relay": "/event", "nchan": "/sub", "direct": "/global/event", "bare_events": "/"}[subject]
 
 
 def follow(bench, subject, scale, clients, rate, sessions=1):

@@ -128,7 +128,7 @@ class Bench:
 
     @contextlib.contextmanager
     def subject(self, name):
-        """One of `relay`, `nginx`, `haproxy` and `nchan` with an origin behind it; yields both. `direct` is the origin."""
+        """A server with an origin behind it, named like the function that starts it; yields both. `direct` is the origin."""
         with contextlib.ExitStack() as stack:
             if name == "nchan":
                 server = stack.enter_context(self.nchan())
@@ -139,7 +139,23 @@ class Bench:
 
     @contextlib.contextmanager
     def origin(self, *words):
-        with self.running([self.load_program, "origin", *words], stdout=subprocess.PIPE) as process:
+        with self.serving("origin", *words) as server:
+            yield server
+
+    def bare_proxy(self, origin):
+        return self.bare("bare-proxy", origin.url)
+
+    def bare_events(self, origin):
+        return self.bare("bare-events", f"{origin.url}/global/event")
+
+    def bare(self, name, upstream):
+        # As many threads as nginx has workers.
+        return self.serving(name, upstream, "--threads", os.cpu_count())
+
+    @contextlib.contextmanager
+    def serving(self, *words):
+        """A server of the load tool, which says where it listens."""
+        with self.running([self.load_program, *words], stdout=subprocess.PIPE) as process:
             yield Server(process, process.stdout.readline().decode().split()[-1])
 
     @contextlib.contextmanager

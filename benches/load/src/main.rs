@@ -1,9 +1,11 @@
 //! Load for the relay and its rivals, and what it costs them: `benches/side-by-side` runs this.
 //!
-//! One thread and one epoll per command, so that the tool takes little of what it measures. Each command but `origin` ends
-//! by itself and prints one line of JSON: figures by name, with their unit in the name.
+//! One thread and one epoll per command, so that the tool takes little of what it measures; only the bare servers, which
+//! are measured themselves, can have more. Each command that is no server ends by itself and prints one line of JSON:
+//! figures by name, with their unit in the name.
 
 mod arguments;
+mod bare;
 mod catch_up;
 mod clock;
 mod connection;
@@ -14,6 +16,7 @@ mod histogram;
 mod idle;
 mod notices;
 mod origin;
+mod outbox;
 mod poll;
 mod rest;
 mod streams;
@@ -29,6 +32,11 @@ load origin [--publish URL] [--log FILE]
     POST /emit?events=N&rate=R&sessions=S sends N events to every GET /global/event, R a second (0: as fast as they
     are taken), and posts the same events to URL. POST /announce writes a line to FILE, and is answered when the state
     is asked for, with the nanoseconds in between. Prints where it listens; ends with its standard input.
+load bare-events URL --threads N
+    A server that writes what it reads from an event stream to every client, and nothing else.
+load bare-proxy URL --threads N
+    A server that copies bytes between clients and the upstream, and nothing else. Both say where they listen and end
+    like the origin.
 load streams URL --clients N --seconds T [--origin URL --rate R [--sessions S]] [--cost PID]
     N clients on an event stream; events are ordered from the origin.
 load rest URL --connections N --seconds T [--rate R] [--cost PID]
@@ -65,6 +73,8 @@ fn run(command: &str, words: impl Iterator<Item = String>) -> io::Result<()> {
     let arguments = Arguments::read(words)?;
     match command {
         "origin" => origin::run(&arguments),
+        "bare-events" => bare::run::<bare::Events>(&arguments),
+        "bare-proxy" => bare::run::<bare::Proxy>(&arguments),
         "streams" => streams::run(&arguments),
         "rest" => rest::run(&arguments),
         "catch-up" => catch_up::run(&arguments),

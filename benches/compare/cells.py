@@ -56,6 +56,8 @@ class Scale:
     idle_crowds: tuple
     sessions: tuple
     journals: tuple
+    # As long as events come in as fast as they are taken.
+    sustained_seconds: float
     log_lines: int
 
 
@@ -68,16 +70,17 @@ WHOLE = Scale(
     seconds=4, idle_seconds=30, starts=10, connections=(1, 16, 64, 256), sizes=(16 * KIB, 256 * KIB),
     rates=(10, 50, 200), notices=10, crowds={100: (10, 50, 200, 1000), 1000: (10, 50, 200, 1000), 5000: (10, 50, 200, 1000)},
     idle_crowds=(100, 1000, 5000), sessions=(1, 10, 100, 1000), journals=(10_000, 30_000, 100_000, 300_000),
-    log_lines=2_000_000)
+    sustained_seconds=20, log_lines=2_000_000)
 
 SMOKE = Scale(
     seconds=0.5, idle_seconds=0.5, starts=1, connections=(1, 16), sizes=(),
-    rates=(100,), notices=1, crowds={10: (10, 100)}, idle_crowds=(50,), sessions=(10,), journals=(1_000,), log_lines=10_000)
+    rates=(100,), notices=1, crowds={10: (10, 100)}, idle_crowds=(50,), sessions=(10,), journals=(1_000,),
+    sustained_seconds=0.5, log_lines=10_000)
 
 
 def cells(scale):
     """All of them, in the order in which they run."""
-    parts = (rest, latency, notices, fan_out, memory, sessions, catch_up, idle, decode)
+    parts = (rest, latency, notices, fan_out, memory, sessions, catch_up, sustained, idle, decode)
     return [cell for part in parts for cell in part(scale)]
 
 
@@ -156,6 +159,15 @@ def catch_up(scale):
                               "--cost", server.pid)
 
     return [Cell("catch-up", (events,), RELAY, measure) for events in scale.journals]
+
+
+def sustained(scale):
+    def measure(bench, subject):
+        with bench.subject(subject) as (server, origin):
+            return bench.load("sustained", f"{server.url}/event", "--origin", origin.url, "--seconds",
+                              scale.sustained_seconds, "--cost", server.pid, limit=servers.LIMIT + scale.sustained_seconds)
+
+    return [Cell("sustained", (), RELAY, measure)]
 
 
 def idle(scale):

@@ -18,6 +18,9 @@ NCHAN = pathlib.Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 # How long a server may take to start, and to stop.
 SOON = 20.0
 
+# How long a command of the load tool may take that is not asked for more.
+LIMIT = 300.0
+
 # A front sets these; the relay sets as much.
 NGINX_PROXY = """
     upstream origin {{
@@ -121,9 +124,9 @@ class Bench:
         self.folder.chmod(0o755)
         self.numbers = iter(range(1 << 30))
 
-    def load(self, *words):
-        """Runs a command of the load tool; its figures by name."""
-        done = subprocess.run([self.load_program, *map(str, words)], stdout=subprocess.PIPE, check=True, timeout=300)
+    def load(self, *words, limit=LIMIT):
+        """Runs a command of the load tool, for so many seconds at most; its figures by name."""
+        done = subprocess.run([self.load_program, *map(str, words)], stdout=subprocess.PIPE, check=True, timeout=limit)
         return json.loads(done.stdout)
 
     @contextlib.contextmanager

@@ -18,8 +18,10 @@ mod notices;
 mod origin;
 mod outbox;
 mod poll;
+mod reader;
 mod rest;
 mod streams;
+mod sustained;
 
 use std::io;
 use std::process::ExitCode;
@@ -43,6 +45,8 @@ load rest URL --connections N --seconds T [--rate R] [--cost PID]
     Requests one after the other on each connection, or R a second over all of them.
 load catch-up URL --origin URL --events N [--cost PID]
     Has N events journaled, then one client comes back for all of them.
+load sustained URL --origin URL --seconds T [--rate R] [--cost PID]
+    One client that gets all that comes in, R events a second or as fast as they are taken.
 load notices ORIGIN --lines N
     How long a relay needs from a line in the origin's log to its question.
 load idle PID --seconds T
@@ -78,6 +82,7 @@ fn run(command: &str, words: impl Iterator<Item = String>) -> io::Result<()> {
         "streams" => streams::run(&arguments),
         "rest" => rest::run(&arguments),
         "catch-up" => catch_up::run(&arguments),
+        "sustained" => sustained::run(&arguments),
         "idle" => idle::run(&arguments),
         "notices" => notices::run(&arguments),
         _ => Err(arguments::mistake(format!("there is no command {command:?}"))),

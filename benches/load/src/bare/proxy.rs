@@ -10,8 +10,8 @@ use crate::connection::{Url, take};
 use crate::outbox::Outbox;
 use crate::poll::Poll;
 
-/// What is read at once.
-const BUFFER: usize = 64 << 10;
+/// What is read at once. Of 16 to 256 KiB, this takes least for a body of 1 MiB, and no more for one of 1 KiB.
+const BUFFER: usize = 256 << 10;
 
 struct Side {
     socket: TcpStream,

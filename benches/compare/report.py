@@ -105,9 +105,10 @@ def rest(rows):
     lines = [[size(row.sets[0]), row.sets[1], *row.each(cells.PROXIES, cpu), row.ratio("relay", "nginx", cpu, 1.0),
               row.ratio("relay", "haproxy", cpu), row.ratio("bare_proxy", "nginx", cpu, 1.0),
               row.ratio("relay", "bare_proxy", cpu), *row.each(cells.PROXIES, "requests_per_s")] for row in rows]
-    return ("## REST, passed through\n\nAs fast as answers come. Aim: relay / nginx ≤ 1.0. The bare loop is `load bare-proxy`: each "
-            "client's bytes are copied to a connection of its own and back, with epoll, read and write, by as many threads as "
-            "nginx has workers. It knows no HTTP. What it costs is left to any proxy in user space.\n\n" + table(heads, lines))
+    return ("## REST, passed through\n\nAs fast as answers come. Aim: relay / nginx ≤ 1.0. The bare loop is "
+            "`load bare-proxy`: each client's bytes are copied to a connection of its own and back, with epoll, read and write, "
+            "by as many threads as nginx has workers. It knows no HTTP. What it costs is the least that is left to a proxy in "
+            "user space.\n\n" + table(heads, lines))
 
 
 def paced(rows):
@@ -129,8 +130,8 @@ def latency(rows):
              "through the bare loop, p50 / p99 ms", "p50 later by, ms", "bare loop later by, ms"]
     lines = [[f"{row.sets[0]:,}", *row.times(cells.LATENCY, "latency"), later(row, "relay"), later(row, "bare_events")]
              for row in rows]
-    return ("## Added latency\n\nOne client, the journal on disk. Aim: p50 later by ≤ 0.3 ms. The bare loop writes what it reads. "
-            "With real releases: `scripts/measure`.\n\n" + table(heads, lines))
+    return ("## Added latency\n\nOne client, the journal on disk. Aim: p50 later by ≤ 0.3 ms. The bare loop writes what it "
+            "reads. With real releases: `scripts/measure`.\n\n" + table(heads, lines))
 
 
 def notices(rows):
@@ -151,13 +152,14 @@ def fan_out(rows, scale):
               *row.each(cells.STREAMS, "arrived_share", 0.01)] for row in rows]
     out = ", ".join(f"{clients:,} × {rate:,}" for clients, rate in cells.left_out(scale))
     more = f"\nLeft out, above {cells.MOST_DELIVERIES:,} deliveries a second (clients × events/s): {out}.\n" if out else ""
-    return ("## Event streams, fanned out\n\nEvents of 300 bytes. Aim: CPU relay / nchan ≤ 0.6. The bare loop is `load bare-events`: "
-            "what one read finds goes to each client with one write, as it is, in as many threads as nchan has workers. It has no "
-            "HTTP, no filters and no events of its own. Where its ratio is bold, the aim is for nobody who writes to every client.\n\n"
+    return ("## Event streams, fanned out\n\nEvents of 300 bytes. Aim: CPU relay / nchan ≤ 0.6. The bare loop is "
+            "`load bare-events`: what one read finds goes to each client with one write, as it is, in as many threads as nchan "
+            "has workers. It has no HTTP, no filters and no events of its own. Where its ratio is bold, no server that writes to "
+            "every client reaches the aim.\n\n"
             + table(["clients", "events/s", *(f"{name}, µs CPU a delivery" for name in names), "relay / nchan",
                      "bare loop / nchan", "relay / bare loop"], costs)
-            + "\nAim: p99 from the upstream's frame to the last client, with 1,000 clients, ≤ 0.5 of nchan's. In time is what came "
-            "until 5 s after the last event was sent.\n\n"
+            + "\nAim: p99 from the upstream's frame to the last client, with 1,000 clients, ≤ 0.5 of nchan's. In time is what "
+            "came until 5 s after the last event was sent.\n\n"
             + table(["clients", "events/s", *(f"{name}, p50 / p99 ms" for name in names),
                      *(f"{name}, p99 to the last, ms" for name in names), "relay / nchan", "bare loop / nchan",
                      *(f"{name}, in time, %" for name in names)], times) + more)
@@ -196,8 +198,8 @@ def sustained(rows):
     lines = [[row.show("relay", "seconds"), row.show("relay", "events_per_s"), row.show("relay", "slowest_events_per_s"),
               row.show("relay", "cpu_us_per_event"), row.show("relay", "silence_ms"), row.show("relay", "full_rss_bytes", MIB),
               row.show("relay", "most_rss_bytes", MIB)] for row in rows]
-    return ("## Coming in without a pause\n\nAs fast as they are taken, to one client that gets each in its place, the journal on "
-            "disk and at its limit after the first seconds. The time is cut into ten windows.\n\n" + table(heads, lines))
+    return ("## Coming in without a pause\n\nAs fast as they are taken, to one client that gets each in its place, the journal "
+            "on disk and at its limit after the first seconds. The time is cut into ten windows.\n\n" + table(heads, lines))
 
 
 def idle(rows):
@@ -214,7 +216,7 @@ def decode(rows):
     names = {"captured": "as captured, two in five an event", "announced": "nothing but events"}
     lines = [[names[row.sets[0]], judge(row.get("relay", "bytes_per_s") / 1e6, least=1_000),
               row.show("grep", "bytes_per_s", 1e6), row.ratio("grep", "relay", "bytes_per_s", 2.0)] for row in rows]
-    return ("## Decoding the bus log\n\nOf CPU time, from the page cache; what `decode` writes goes to `/dev/null`. 512 MiB: the "
-            "lines of captured runs over and over, or one line for each piece of a text. Aims: ≥ 1,000 MB/s, and at most "
+    return ("## Decoding the bus log\n\nOf CPU time, from the page cache; what `decode` writes goes to `/dev/null`. 512 MiB: "
+            "the lines of captured runs over and over, or one line for each piece of a text. Aims: ≥ 1,000 MB/s, and at most "
             "twice the time of `grep -c publishing`.\n\n"
             + table(["lines", "`decode`, MB/s", "`grep -c`, MB/s", "time, decode / grep"], lines))

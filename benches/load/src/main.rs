@@ -45,8 +45,8 @@ load rest URL --connections N --seconds T [--rate R] [--cost PID]
     Requests one after the other on each connection, or R a second over all of them.
 load catch-up URL --origin URL --events N [--cost PID]
     Has N events journaled, then one client comes back for all of them.
-load sustained URL --origin URL --seconds T [--rate R] [--cost PID]
-    One client that gets all that comes in, R events a second or as fast as they are taken.
+load sustained URL --origin URL --seconds T [--cost PID]
+    One client that gets all that comes in, as fast as it is taken.
 load notices ORIGIN --lines N
     How long a relay needs from a line in the origin's log to its question.
 load idle PID --seconds T

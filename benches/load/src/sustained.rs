@@ -23,14 +23,13 @@ struct Mark {
 pub(crate) fn run(arguments: &Arguments) -> io::Result<()> {
     let url: Url = arguments.first()?;
     let origin: Url = arguments.get("origin")?;
-    let rate: f64 = arguments.find("rate")?.unwrap_or_default();
     let window = nanoseconds(arguments.seconds()? / WINDOWS);
     let meter = Meter::new(arguments.find("cost")?);
 
     let mut reader = Reader::connect(&url, "")?;
     reader.first_id()?;
     // More than can come.
-    origin.post(&format!("/emit?events={}&rate={rate}", u32::MAX))?;
+    origin.post(&format!("/emit?events={}&rate=0", u32::MAX))?;
     let mark = |count| io::Result::Ok(Mark { at: now(), count, spent: meter.spent()?, held: meter.held()? });
     let begin = mark(reader.read()?)?;
     let mut marks = Vec::new();

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import datetime
 import os
 import pathlib
@@ -23,7 +24,7 @@ def main():
         return
     # An end that is asked for ends what was started, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    scale = cells.SMOKE if options.smoke else cells.WHOLE
+    scale = cells.SMOKE if options.smoke else dataclasses.replace(cells.WHOLE, sustained_seconds=options.sustained)
     chosen = [cell for cell in cells.cells(scale) if not options.only or cell.part in options.only]
     began, load = time.monotonic(), os.getloadavg()[0]
     medians, failures = measure(chosen, options)
@@ -45,6 +46,8 @@ def read_options():
     parser.add_argument("step", choices=("check", "run"), help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is run (default 3)")
     parser.add_argument("--only", action="append", choices=parts, help="one part; can be given several times")
+    parser.add_argument("--sustained", type=float, default=cells.WHOLE.sustained_seconds, metavar="SECONDS",
+                        help=f"how long events come in without a pause (default {cells.WHOLE.sustained_seconds})")
     parser.add_argument("--smoke", action="store_true", help="everything, as short as can be; nothing is written")
     parser.add_argument("--relay", help=argparse.SUPPRESS)
     parser.add_argument("--load", help=argparse.SUPPRESS)
@@ -64,7 +67,7 @@ def measure(chosen, options):
                     show(f"round {turn + 1}: {cells.name(cell)}, {subject}")
                     try:
                         figures = cell.measure(bench, subject, *cell.sets)
-                        if options.smoke and subject == "relay":
+                        if options.smoke and subject in cells.OURS:
                             complete(figures)
                     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
                         # The others are worth their time all the same.

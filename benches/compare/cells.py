@@ -4,16 +4,20 @@ import dataclasses
 import os
 import pathlib
 import re
+import statistics
 import subprocess
 import time
 import typing
 
-from . import servers
+from . import buslog, servers
 
-PROXIES = ("relay", "nginx", "haproxy")
-STREAMS = ("relay", "nchan")
+PROXIES = ("relay", "nginx", "haproxy", "bare_proxy")
+STREAMS = ("relay", "nchan", "bare_events")
 RELAY = ("relay",)
-LATENCY = ("relay", "direct")
+LATENCY = ("relay", "direct", "bare_events")
+
+# Not the rivals.
+OURS = ("relay", "direct", "bare_proxy", "bare_events")
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -53,7 +57,10 @@ class Scale:
     idle_crowds: tuple
     sessions: tuple
     journals: tuple
-    log_lines: int
+    # As long as events come in as fast as they are taken.
+    sustained_seconds: float
+    # Of the bus log, for `decode`.
+    log_bytes: int
 
 
 # The number of connections and clients that curves over other things are taken at.
@@ -65,16 +72,17 @@ WHOLE = Scale(
     seconds=4, idle_seconds=30, starts=10, connections=(1, 16, 64, 256), sizes=(16 * KIB, 256 * KIB),
     rates=(10, 50, 200), notices=10, crowds={100: (10, 50, 200, 1000), 1000: (10, 50, 200, 1000), 5000: (10, 50, 200, 1000)},
     idle_crowds=(100, 1000, 5000), sessions=(1, 10, 100, 1000), journals=(10_000, 30_000, 100_000, 300_000),
-    log_lines=2_000_000)
+    sustained_seconds=20, log_bytes=512 * MIB)
 
 SMOKE = Scale(
     seconds=0.5, idle_seconds=0.5, starts=1, connections=(1, 16), sizes=(),
-    rates=(100,), notices=1, crowds={10: (10, 100)}, idle_crowds=(50,), sessions=(10,), journals=(1_000,), log_lines=10_000)
+    rates=(100,), notices=1, crowds={10: (10, 100)}, idle_crowds=(50,), sessions=(10,), journals=(1_000,),
+    sustained_seconds=0.5, log_bytes=MIB)
 
 
 def cells(scale):
     """All of them, in the order in which they run."""
-    parts = (rest, latency, notices, fan_out, memory, sessions, catch_up, idle, decode)
+    parts = (rest, latency, notices, fan_out, memory, sessions, catch_up, sustained, idle, decode)
     return [cell for part in parts for cell in part(scale)]
 
 
@@ -102,7 +110,7 @@ def rest(scale):
 
 
 def stream_url(subject, server):
-    return server.url + {"relay": "/event", "nchan": "/sub", "direct": "/global/event"}[subject]
+    return server.url + {"relay": "/event", "nchan": "/sub", "direct": "/global/event", "bare_events": "/"}[subject]
 
 
 def follow(bench, subject, scale, clients, rate, sessions=1):
@@ -155,6 +163,15 @@ def catch_up(scale):
     return [Cell("catch-up", (events,), RELAY, measure) for events in scale.journals]
 
 
+def sustained(scale):
+    def measure(bench, subject):
+        with bench.subject(subject) as (server, origin):
+            return bench.load("sustained", f"{server.url}/event", "--origin", origin.url, "--seconds",
+                              scale.sustained_seconds, "--cost", server.pid, limit=servers.LIMIT + scale.sustained_seconds)
+
+    return [Cell("sustained", (), RELAY, measure)]
+
+
 def idle(scale):
     def measure(bench, subject):
         with bench.subject(subject) as (server, origin):
@@ -174,7 +191,10 @@ def idle(scale):
 
 def decode(scale):
     def spent(command, stdout):
-        """User and system seconds of a command."""
+        """User and system seconds of a command: the median of a few runs, all from the page cache."""
+        return statistics.median(once(command, stdout) for _ in range(3))
+
+    def once(command, stdout):
         with subprocess.Popen(command, stdout=stdout) as process:
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
@@ -182,21 +202,18 @@ def decode(scale):
             raise RuntimeError(f"{command} ended with {process.returncode}")
         return usage.ru_utime + usage.ru_stime
 
-    def measure(bench, subject):
-        log = bench.folder / "bus.log"
+    def measure(bench, subject, lines):
+        log = bench.folder / f"{lines}.log"
         if not log.exists():
-            line = "INFO  2026-11-23T00:{:02}:{:02} +{}ms service=bus type=message.part.delta publishing\n"
-            with log.open("w") as file:
-                file.writelines(line.format(n // 60 % 60, n % 60, n % 1000) for n in range(scale.log_lines))
-        size = log.stat().st_size
+            buslog.write(log, buslog.LINES[lines](), scale.log_bytes)
         if subject == "relay":
             seconds = spent([bench.relay_program, "decode", log], subprocess.DEVNULL)
         else:
             # grep stops at the first line where it sees that nobody reads.
             seconds = spent(["grep", "-c", "publishing", log], subprocess.PIPE)
-        return {"bytes_per_s": size / seconds if seconds else float("nan")}
+        return {"bytes_per_s": log.stat().st_size / seconds if seconds else float("nan")}
 
-    return [Cell("decode", (), ("relay", "grep"), measure)]
+    return [Cell("decode", (lines,), ("relay", "grep"), measure) for lines in buslog.LINES]
 
 
 def name(cell):

@@ -13,11 +13,13 @@ STYLE = """
   .grid { stroke: #888; stroke-opacity: .25; fill: none }
   .line { fill: none; stroke-width: 2 }
   .s0 { stroke: #1668c7; fill: #1668c7 } .s1 { stroke: #c2570c; fill: #c2570c } .s2 { stroke: #3b7d23; fill: #3b7d23 }
-  .line.s0, .line.s1, .line.s2 { fill: none }
+  .s3 { stroke: #777; fill: #777 }
+  .line.s0, .line.s1, .line.s2, .line.s3 { fill: none }
   .name { stroke: none }
   @media (prefers-color-scheme: dark) {
     text { fill: #ddd }
     .s0 { stroke: #6cb0ff; fill: #6cb0ff } .s1 { stroke: #ffa45c; fill: #ffa45c } .s2 { stroke: #8fd672; fill: #8fd672 }
+    .s3 { stroke: #aaa; fill: #aaa }
   }
 """
 
@@ -55,11 +57,11 @@ def plot(title, across, up, series):
     for height, number in names:
         name, points = series[number]
         path = "L".join(f"{place_x(x):.1f} {place_y(y):.1f}" for x, y in points)
-        out.append(f'<path class="line s{number % 3}" d="M{path}"/>')
-        out += [f'<circle class="s{number % 3}" cx="{place_x(x):.1f}" cy="{place_y(y):.1f}" r="3"/>' for x, y in points]
+        out.append(f'<path class="line s{number % 4}" d="M{path}"/>')
+        out += [f'<circle class="s{number % 4}" cx="{place_x(x):.1f}" cy="{place_y(y):.1f}" r="3"/>' for x, y in points]
         lowest = max(height, lowest + 15)
         place = f'x="{WIDTH - RIGHT + 8}" y="{lowest + 4:.1f}"'
-        out.append(f'<text class="name s{number % 3}" {place}>{html.escape(name)}</text>')
+        out.append(f'<text class="name s{number % 4}" {place}>{html.escape(name)}</text>')
     return "\n".join([*out, "</svg>", ""])
 
 

@@ -6,7 +6,8 @@ import statistics
 
 from . import cells
 
-NAMES = {"relay": "relay", "nginx": "nginx", "haproxy": "HAProxy", "nchan": "nchan"}
+NAMES = {"relay": "relay", "nginx": "nginx", "haproxy": "HAProxy", "nchan": "nchan", "bare_proxy": "bare loop",
+         "bare_events": "bare loop"}
 KIB, MIB = 1 << 10, 1 << 20
 
 
@@ -93,36 +94,44 @@ def tables(medians, scale):
     parts = {
         "rest": lambda rows: rest(rows) + "\n" + paced(rows), "latency": latency, "notices": notices,
         "fan-out": lambda rows: fan_out(rows, scale), "memory": memory, "sessions": sessions, "catch-up": catch_up,
-        "idle": idle, "decode": decode}
+        "sustained": sustained, "idle": idle, "decode": decode}
     return "\n".join(tell(medians.rows(part)) for part, tell in parts.items() if medians.rows(part))
 
 
 def rest(rows):
     names, cpu = [NAMES[subject] for subject in cells.PROXIES], "cpu_us_per_request"
     heads = ["body", "connections", *(f"{name}, µs CPU a request" for name in names), "relay / nginx", "relay / HAProxy",
-             *(f"{name}, requests/s" for name in names)]
+             "bare loop / nginx", "relay / bare loop", *(f"{name}, requests/s" for name in names)]
     lines = [[size(row.sets[0]), row.sets[1], *row.each(cells.PROXIES, cpu), row.ratio("relay", "nginx", cpu, 1.0),
-              row.ratio("relay", "haproxy", cpu), *row.each(cells.PROXIES, "requests_per_s")] for row in rows]
-    return "## REST, passed through\n\nAs fast as answers come. Aim: relay / nginx ≤ 1.0.\n\n" + table(heads, lines)
+              row.ratio("relay", "haproxy", cpu), row.ratio("bare_proxy", "nginx", cpu, 1.0),
+              row.ratio("relay", "bare_proxy", cpu), *row.each(cells.PROXIES, "requests_per_s")] for row in rows]
+    return ("## REST, passed through\n\nAs fast as answers come. Aim: relay / nginx ≤ 1.0. The bare loop is "
+            "`load bare-proxy`: each client's bytes are copied to a connection of its own and back, with epoll, read and write, "
+            "by as many threads as nginx has workers. It knows no HTTP. What it costs is the least that is left to a proxy in "
+            "user space.\n\n" + table(heads, lines))
 
 
 def paced(rows):
     names, cpu, late = [NAMES[subject] for subject in cells.PROXIES], "paced_cpu_us_per_request", "paced_latency"
     heads = ["body", "connections", "requests/s", *(f"{name}, p50 / p99 ms" for name in names), "p99 relay / nginx",
-             *(f"{name}, µs CPU a request" for name in names)]
+             "p99 bare loop / nginx", *(f"{name}, µs CPU a request" for name in names)]
     lines = [[size(row.sets[0]), row.sets[1], f"{cells.PACE[row.sets[0]]:,}", *row.times(cells.PROXIES, late),
-              row.ratio("relay", "nginx", f"{late}_p99_us", 1.0), *row.each(cells.PROXIES, cpu)]
-             for row in rows if row.sets[0] in cells.PACE]
+              row.ratio("relay", "nginx", f"{late}_p99_us", 1.0), row.ratio("bare_proxy", "nginx", f"{late}_p99_us", 1.0),
+              *row.each(cells.PROXIES, cpu)] for row in rows if row.sets[0] in cells.PACE]
     return ("At a rate that all of them can keep, times from when a request was due. Aim for p99: relay / nginx ≤ 1.0.\n\n"
             + table(heads, lines))
 
 
 def latency(rows):
-    later = lambda row: (row.get("relay", "latency_p50_us") - row.get("direct", "latency_p50_us")) / 1e3
-    heads = ["events/s", "`/event` of the relay, p50 / p99 ms", "`/global/event` directly, p50 / p99 ms", "p50 later by, ms"]
-    lines = [[f"{row.sets[0]:,}", *row.times(cells.LATENCY, "latency"), judge(later(row), most=0.3)] for row in rows]
-    return ("## Added latency\n\nOne client, the journal on disk. Aim: p50 later by ≤ 0.3 ms. With real releases: "
-            "`scripts/measure`.\n\n" + table(heads, lines))
+    def later(row, subject):
+        return judge((row.get(subject, "latency_p50_us") - row.get("direct", "latency_p50_us")) / 1e3, most=0.3)
+
+    heads = ["events/s", "`/event` of the relay, p50 / p99 ms", "`/global/event` directly, p50 / p99 ms",
+             "through the bare loop, p50 / p99 ms", "p50 later by, ms", "bare loop later by, ms"]
+    lines = [[f"{row.sets[0]:,}", *row.times(cells.LATENCY, "latency"), later(row, "relay"), later(row, "bare_events")]
+             for row in rows]
+    return ("## Added latency\n\nOne client, the journal on disk. Aim: p50 later by ≤ 0.3 ms. The bare loop writes what it "
+            "reads. With real releases: `scripts/measure`.\n\n" + table(heads, lines))
 
 
 def notices(rows):
@@ -133,27 +142,37 @@ def notices(rows):
 
 
 def fan_out(rows, scale):
-    cpu, last, share = "cpu_us_per_delivery", "last_client_p99_us", "arrived_share"
-    heads = ["clients", "events/s", "relay, µs CPU a delivery", "nchan", "relay / nchan", "relay, p50 / p99 ms", "nchan",
-             "relay, p99 to the last client, ms", "nchan", "relay / nchan", "relay, arrived in time, %", "nchan"]
-    lines = [[*(f"{value:,}" for value in row.sets), *row.each(cells.STREAMS, cpu), row.ratio("relay", "nchan", cpu, 0.6),
-              *row.times(cells.STREAMS, "latency"), *row.each(cells.STREAMS, last, 1e3),
-              row.ratio("relay", "nchan", last, 0.5 if row.sets[0] == 1000 else math.inf),
-              *row.each(cells.STREAMS, share, 0.01)] for row in rows]
-    text = ("## Event streams, fanned out\n\nEvents of 300 bytes. Aims: CPU relay / nchan ≤ 0.6; p99 from the upstream's frame "
-            "to the last client, with 1,000 clients, ≤ 0.5 of nchan's. Late is what came 5 s after the last event was sent.\n\n")
+    names, cpu, last = [NAMES[subject] for subject in cells.STREAMS], "cpu_us_per_delivery", "last_client_p99_us"
+    crowd = lambda row: [f"{value:,}" for value in row.sets]
+    costs = [[*crowd(row), *row.each(cells.STREAMS, cpu), row.ratio("relay", "nchan", cpu, 0.6),
+              row.ratio("bare_events", "nchan", cpu, 0.6), row.ratio("relay", "bare_events", cpu)] for row in rows]
+    aim = lambda row: 0.5 if row.sets[0] == 1000 else math.inf
+    times = [[*crowd(row), *row.times(cells.STREAMS, "latency"), *row.each(cells.STREAMS, last, 1e3),
+              row.ratio("relay", "nchan", last, aim(row)), row.ratio("bare_events", "nchan", last, aim(row)),
+              *row.each(cells.STREAMS, "arrived_share", 0.01)] for row in rows]
     out = ", ".join(f"{clients:,} × {rate:,}" for clients, rate in cells.left_out(scale))
     more = f"\nLeft out, above {cells.MOST_DELIVERIES:,} deliveries a second (clients × events/s): {out}.\n" if out else ""
-    return text + table(heads, lines) + more
+    return ("## Event streams, fanned out\n\nEvents of 300 bytes. Aim: CPU relay / nchan ≤ 0.6. The bare loop is "
+            "`load bare-events`: what one read finds goes to each client with one write, as it is, in as many threads as nchan "
+            "has workers. It has no HTTP, no filters and no events of its own. Where its ratio is bold, no server that writes to "
+            "every client reaches the aim.\n\n"
+            + table(["clients", "events/s", *(f"{name}, µs CPU a delivery" for name in names), "relay / nchan",
+                     "bare loop / nchan", "relay / bare loop"], costs)
+            + "\nAim: p99 from the upstream's frame to the last client, with 1,000 clients, ≤ 0.5 of nchan's. In time is what "
+            "came until 5 s after the last event was sent.\n\n"
+            + table(["clients", "events/s", *(f"{name}, p50 / p99 ms" for name in names),
+                     *(f"{name}, p99 to the last, ms" for name in names), "relay / nchan", "bare loop / nchan",
+                     *(f"{name}, in time, %" for name in names)], times) + more)
 
 
 def memory(rows):
-    heads = ["clients", "relay, KiB each", "nchan", "relay, MiB in all", "nchan"]
-    lines = [[f"{row.sets[0]:,}", judge(row.get("relay", "rss_bytes_per_client") / KIB, most=2),
-              row.show("nchan", "pss_bytes_per_client", KIB), row.show("relay", "full_rss_bytes", MIB),
-              row.show("nchan", "full_pss_bytes", MIB)] for row in rows]
+    heads = ["clients", "relay, KiB each", "nchan", "bare loop", "relay, MiB in all", "nchan", "bare loop"]
+    each = lambda row, subject, kind: row.show(subject, f"{kind}_bytes_per_client", KIB)
+    lines = [[f"{row.sets[0]:,}", judge(row.get("relay", "rss_bytes_per_client") / KIB, most=2), each(row, "nchan", "pss"),
+              each(row, "bare_events", "rss"), row.show("relay", "full_rss_bytes", MIB),
+              row.show("nchan", "full_pss_bytes", MIB), row.show("bare_events", "full_rss_bytes", MIB)] for row in rows]
     return ("## Memory of an idle client\n\nResident. Aim: ≤ 2 KiB with 5,000. nchan's processes share memory: what is shared "
-            "is counted once.\n\n" + table(heads, lines))
+            "is counted once. What the kernel holds for a connection is in none of them.\n\n" + table(heads, lines))
 
 
 def sessions(rows):
@@ -173,6 +192,16 @@ def catch_up(rows):
             "Coming in: the same events before, as fast as they were taken, to one client.\n\n" + table(heads, lines))
 
 
+def sustained(rows):
+    heads = ["seconds", "events/s, median", "in the slowest tenth", "µs CPU an event", "longest silence, ms",
+             "RSS at the end, MiB", "most"]
+    lines = [[row.show("relay", "seconds"), row.show("relay", "events_per_s"), row.show("relay", "slowest_events_per_s"),
+              row.show("relay", "cpu_us_per_event"), row.show("relay", "silence_ms"), row.show("relay", "full_rss_bytes", MIB),
+              row.show("relay", "most_rss_bytes", MIB)] for row in rows]
+    return ("## Coming in without a pause\n\nAs fast as they are taken, to one client that gets each in its place, the journal "
+            "on disk and at its limit after the first seconds. The time is cut into ten windows.\n\n" + table(heads, lines))
+
+
 def idle(rows):
     get = lambda figure, unit=1: rows[0].get("relay", figure) / unit
     return "## At rest\n\n" + table(["what", "measured", "aim"], [
@@ -184,7 +213,10 @@ def idle(rows):
 
 
 def decode(rows):
-    lines = [[judge(row.get("relay", "bytes_per_s") / 1e6, least=1_000), row.show("grep", "bytes_per_s", 1e6),
-              row.ratio("grep", "relay", "bytes_per_s", 2.0)] for row in rows]
-    return ("## Decoding the bus log\n\nOf CPU time. Aims: ≥ 1,000 MB/s, and at most twice the time of "
-            "`grep -c publishing`.\n\n" + table(["`decode`, MB/s", "`grep -c`, MB/s", "time, decode / grep"], lines))
+    names = {"captured": "as captured, two in five an event", "announced": "nothing but events"}
+    lines = [[names[row.sets[0]], judge(row.get("relay", "bytes_per_s") / 1e6, least=1_000),
+              row.show("grep", "bytes_per_s", 1e6), row.ratio("grep", "relay", "bytes_per_s", 2.0)] for row in rows]
+    return ("## Decoding the bus log\n\nOf CPU time, from the page cache; what `decode` writes goes to `/dev/null`. 512 MiB: "
+            "the lines of captured runs over and over, or one line for each piece of a text. Aims: ≥ 1,000 MB/s, and at most "
+            "twice the time of `grep -c publishing`.\n\n"
+            + table(["lines", "`decode`, MB/s", "`grep -c`, MB/s", "time, decode / grep"], lines))

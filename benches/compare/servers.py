@@ -18,6 +18,9 @@ NCHAN = pathlib.Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 # How long a server may take to start, and to stop.
 SOON = 20.0
 
+# How long a command of the load tool may take that is not asked for more.
+LIMIT = 300.0
+
 # A front sets these; the relay sets as much.
 NGINX_PROXY = """
     upstream origin {{
@@ -121,14 +124,14 @@ class Bench:
         self.folder.chmod(0o755)
         self.numbers = iter(range(1 << 30))
 
-    def load(self, *words):
-        """Runs a command of the load tool; its figures by name."""
-        done = subprocess.run([self.load_program, *map(str, words)], stdout=subprocess.PIPE, check=True, timeout=300)
+    def load(self, *words, limit=LIMIT):
+        """Runs a command of the load tool, for so many seconds at most; its figures by name."""
+        done = subprocess.run([self.load_program, *map(str, words)], stdout=subprocess.PIPE, check=True, timeout=limit)
         return json.loads(done.stdout)
 
     @contextlib.contextmanager
     def subject(self, name):
-        """One of `relay`, `nginx`, `haproxy` and `nchan` with an origin behind it; yields both. `direct` is the origin."""
+        """A server with an origin behind it, named like the function that starts it; yields both. `direct` is the origin."""
         with contextlib.ExitStack() as stack:
             if name == "nchan":
                 server = stack.enter_context(self.nchan())
@@ -139,7 +142,23 @@ class Bench:
 
     @contextlib.contextmanager
     def origin(self, *words):
-        with self.running([self.load_program, "origin", *words], stdout=subprocess.PIPE) as process:
+        with self.serving("origin", *words) as server:
+            yield server
+
+    def bare_proxy(self, origin):
+        return self.bare("bare-proxy", origin.url)
+
+    def bare_events(self, origin):
+        return self.bare("bare-events", f"{origin.url}/global/event")
+
+    def bare(self, name, upstream):
+        # As many threads as nginx has workers.
+        return self.serving(name, upstream, "--threads", os.cpu_count())
+
+    @contextlib.contextmanager
+    def serving(self, *words):
+        """A server of the load tool, which says where it listens."""
+        with self.running([self.load_program, *words], stdout=subprocess.PIPE) as process:
             yield Server(process, process.stdout.readline().decode().split()[-1])
 
     @contextlib.contextmanager

@@ -6,8 +6,20 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// The flags of all commands.
-const FLAGS: [&str; 11] =
-    ["clients", "connections", "cost", "events", "lines", "log", "origin", "publish", "rate", "seconds", "sessions"];
+const FLAGS: [&str; 12] = [
+    "clients",
+    "connections",
+    "cost",
+    "events",
+    "lines",
+    "log",
+    "origin",
+    "publish",
+    "rate",
+    "seconds",
+    "sessions",
+    "threads",
+];
 
 /// What was written behind a command.
 pub(crate) struct Arguments {

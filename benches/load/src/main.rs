@@ -1,9 +1,11 @@
 //! Load for the relay and its rivals, and what it costs them: `benches/side-by-side` runs this.
 //!
-//! One thread and one epoll per command, so that the tool takes little of what it measures. Each command but `origin` ends
-//! by itself and prints one line of JSON: figures by name, with their unit in the name.
+//! One thread and one epoll per command, so that the tool takes little of what it measures; only the bare servers, which
+//! are measured themselves, can have more. Each command that is no server ends by itself and prints one line of JSON:
+//! figures by name, with their unit in the name.
 
 mod arguments;
+mod bare;
 mod catch_up;
 mod clock;
 mod connection;
@@ -14,9 +16,12 @@ mod histogram;
 mod idle;
 mod notices;
 mod origin;
+mod outbox;
 mod poll;
+mod reader;
 mod rest;
 mod streams;
+mod sustained;
 
 use std::io;
 use std::process::ExitCode;
@@ -29,12 +34,19 @@ load origin [--publish URL] [--log FILE]
     POST /emit?events=N&rate=R&sessions=S sends N events to every GET /global/event, R a second (0: as fast as they
     are taken), and posts the same events to URL. POST /announce writes a line to FILE, and is answered when the state
     is asked for, with the nanoseconds in between. Prints where it listens; ends with its standard input.
+load bare-events URL --threads N
+    A server that writes what it reads from an event stream to every client, and nothing else.
+load bare-proxy URL --threads N
+    A server that copies bytes between clients and the upstream, and nothing else. Both say where they listen and end
+    like the origin.
 load streams URL --clients N --seconds T [--origin URL --rate R [--sessions S]] [--cost PID]
     N clients on an event stream; events are ordered from the origin.
 load rest URL --connections N --seconds T [--rate R] [--cost PID]
     Requests one after the other on each connection, or R a second over all of them.
 load catch-up URL --origin URL --events N [--cost PID]
     Has N events journaled, then one client comes back for all of them.
+load sustained URL --origin URL --seconds T [--cost PID]
+    One client that gets all that comes in, as fast as it is taken.
 load notices ORIGIN --lines N
     How long a relay needs from a line in the origin's log to its question.
 load idle PID --seconds T
@@ -65,9 +77,12 @@ fn run(command: &str, words: impl Iterator<Item = String>) -> io::Result<()> {
     let arguments = Arguments::read(words)?;
     match command {
         "origin" => origin::run(&arguments),
+        "bare-events" => bare::run::<bare::Events>(&arguments),
+        "bare-proxy" => bare::run::<bare::Proxy>(&arguments),
         "streams" => streams::run(&arguments),
         "rest" => rest::run(&arguments),
         "catch-up" => catch_up::run(&arguments),
+        "sustained" => sustained::run(&arguments),
         "idle" => idle::run(&arguments),
         "notices" => notices::run(&arguments),
         _ => Err(arguments::mistake(format!("there is no command {command:?}"))),

@@ -11,6 +11,7 @@ use crate::arguments::Arguments;
 use crate::clock::{nanoseconds, now};
 use crate::connection::{Url, take};
 use crate::events::{self, DIRECTORY};
+use crate::outbox::Outbox;
 use crate::poll::Poll;
 
 /// The release that it claims to be: one whose global stream works.
@@ -55,9 +56,7 @@ struct Connection {
     role: Role,
     /// What was read and is not a whole request yet.
     came: Vec<u8>,
-    /// What is to be written; the first `written` bytes are gone.
-    waits: Vec<u8>,
-    written: usize,
+    out: Outbox,
     /// Whether epoll tells when it can be written to.
     is_full: bool,
 }
@@ -160,7 +159,7 @@ impl Origin {
 
     fn enter(&mut self, socket: TcpStream, role: Role) -> io::Result<()> {
         self.poll.add(&socket, self.next)?;
-        let connection = Connection { socket, role, came: Vec::new(), waits: Vec::new(), written: 0, is_full: false };
+        let connection = Connection { socket, role, came: Vec::new(), out: Outbox::default(), is_full: false };
         self.connections.insert(self.next, connection);
         self.next += 1;
         Ok(())
@@ -209,7 +208,7 @@ impl Origin {
     fn emit(&mut self) -> io::Result<Option<u64>> {
         let Some(emission) = &mut self.emission else { return Ok(None) };
         let waiting = self.connections.values().filter(|connection| !matches!(connection.role, Role::Server));
-        let waiting = waiting.map(|connection| connection.waits.len() - connection.written).max().unwrap_or_default();
+        let waiting = waiting.map(|connection| connection.out.len()).max().unwrap_or_default();
         let elapsed = now().saturating_sub(emission.begin) as f64 / 1e9;
         let due = if emission.rate > 0.0 { (elapsed * emission.rate) as u64 + 1 } else { emission.events };
         let until = if waiting > WAITING { 0 } else { due.min(emission.events).min(emission.sent + BURST) };
@@ -235,8 +234,8 @@ impl Origin {
                     let head = format!("POST {} HTTP/1.1\r\nhost: {}\r\ncontent-length: ", url.path, url.address);
                     for payload in &payloads {
                         let rest = format!("{}\r\n\r\n{payload}", payload.len());
-                        connection.waits.extend_from_slice(head.as_bytes());
-                        connection.waits.extend_from_slice(rest.as_bytes());
+                        connection.out.end().extend_from_slice(head.as_bytes());
+                        connection.out.end().extend_from_slice(rest.as_bytes());
                     }
                 }
             });
@@ -269,13 +268,13 @@ impl Emission {
 impl Connection {
     /// A frame of the stream.
     fn chunk(&mut self, data: &str) {
-        let _ = write!(self.waits, "{:x}\r\ndata: {data}\n\n\r\n", data.len() + 8);
+        let _ = write!(self.out.end(), "{:x}\r\ndata: {data}\n\n\r\n", data.len() + 8);
     }
 
     fn answer(&mut self, kind: &str, body: &[u8]) {
         let length = body.len();
-        let _ = write!(self.waits, "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n");
-        self.waits.extend_from_slice(body);
+        let _ = write!(self.out.end(), "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n");
+        self.out.end().extend_from_slice(body);
     }
 
     fn serve(&mut self, target: &str, bodies: &mut BTreeMap<usize, Vec<u8>>) {
@@ -283,7 +282,7 @@ impl Connection {
         match path {
             "/global/event" => {
                 self.role = Role::Stream;
-                self.waits.extend_from_slice(STREAM.as_bytes());
+                self.out.end().extend_from_slice(STREAM.as_bytes());
                 self.chunk(GREETING);
             }
             "/global/health" => {
@@ -304,24 +303,14 @@ impl Connection {
                     let body = bodies.entry(length).or_insert_with(|| vec![b'x'; length]);
                     self.answer("application/json", body);
                 }
-                None => self.waits.extend_from_slice(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"),
+                None => self.out.end().extend_from_slice(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"),
             },
         }
     }
 
     fn flush(&mut self, poll: &Poll, token: usize) -> io::Result<()> {
-        while self.written < self.waits.len() {
-            match self.socket.write(&self.waits[self.written..]) {
-                Ok(length) => self.written += length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
-        }
-        let is_full = self.written < self.waits.len();
-        if !is_full {
-            self.waits.clear();
-            self.written = 0;
-        }
+        self.out.flush(&mut self.socket)?;
+        let is_full = !self.out.is_empty();
         if is_full != self.is_full {
             self.is_full = is_full;
             poll.want_write(&self.socket, token, is_full)?;

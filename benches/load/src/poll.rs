@@ -1,4 +1,4 @@
-//! epoll, level-triggered, with a number per descriptor.
+//! epoll with a number per descriptor.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,10 +29,16 @@ impl Poll {
         Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?, events: Vec::with_capacity(BATCH) })
     }
 
-    /// Closing the descriptor takes it out again.
+    /// Tells of it as long as there is something to read. Closing the descriptor takes it out again.
     pub(crate) fn add(&self, descriptor: impl AsFd, token: usize) -> io::Result<()> {
         let data = epoll::EventData::new_u64(token as u64);
         Ok(epoll::add(&self.epoll, descriptor, data, epoll::EventFlags::IN)?)
+    }
+
+    /// Tells once when something has come, and once when there is room to write again after there was none.
+    pub(crate) fn add_edges(&self, descriptor: impl AsFd, token: usize) -> io::Result<()> {
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
+        Ok(epoll::add(&self.epoll, descriptor, epoll::EventData::new_u64(token as u64), flags)?)
     }
 
     /// Whether it is told when the descriptor can be written to.

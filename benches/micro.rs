@@ -21,6 +21,7 @@ use opencode_relay::ingest::log::Decoder;
 use opencode_relay::ingest::stream::Parser;
 use opencode_relay::journal::{Batch, Journal, Options, Read, Stored};
 use opencode_relay::reconcile::{self, Input, Now, Reconcile, Witness};
+use opencode_relay::stop::Tasks;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -212,7 +213,7 @@ fn frame_put(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn hub_wake(bencher: Bencher<'_, '_>) {
     let journal = Arc::new(Journal::new(Epoch::new(1), Options::default()));
-    let hub = Hub::new(journal.clone());
+    let hub = Hub::new(journal.clone(), Tasks::new());
     let form = Form { ids: true, origin: false };
     let scope = Scope { view: View::Global, directory: None, session: None, types: Types::default() };
     let mut followers = (0..FOLLOWERS).map(|_| hub.follow(scope.clone(), None, form)).collect::<Vec<_>>();

@@ -95,7 +95,7 @@ fn run(mut config: Config, settings: Settings, passed: Vec<Passed>, systemd: Sys
         Err(error) => return fail(&error.to_string()),
     };
     fit_descriptors(&mut config, raise_descriptors());
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("relay").build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(relay(config, passed, systemd, settings, filter)),
         Err(error) => Err(anyhow::Error::new(error).context("start the runtime")),

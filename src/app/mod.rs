@@ -177,8 +177,9 @@ impl Relay {
         for endpoint in &endpoints {
             tracing::info!("listening on {endpoint}");
         }
+        let threads = Arc::new(http::Threads::start().context("start the threads that serve clients")?);
         let tasks = Tasks::new();
-        let hub = Hub::new(journal.clone());
+        let hub = Hub::new(journal.clone(), tasks.clone());
         let has_api = Arc::new(AtomicBool::new(false));
         let (upstream_sender, upstream) = watch::channel(None);
         let (target_sender, target) = watch::channel(Target::Starting);
@@ -267,7 +268,8 @@ impl Relay {
             }),
             options: options::http(&config, &limits),
         };
-        let mut front = tasks.spawn("front", http::serve(listeners, parts, tasks.clone(), stop_front.clone()));
+        let mut front =
+            tasks.spawn("front", http::serve(listeners, threads.clone(), parts, tasks.clone(), stop_front.clone()));
         // Ready as soon as clients are taken in: their requests wait for an opencode that is still starting.
         tasks.spawn("systemd", systemd.accompany(report, inbox_sender.clone(), stop_front.clone()));
 
@@ -316,6 +318,8 @@ impl Relay {
             Ok(()) => tracing::info!("stopped"),
             Err(left) => tracing::warn!("stopped, but these did not end: {}", left.join(", ")),
         }
+        // Not before: sockets are served on them until they are told to end.
+        drop(threads);
         Ok(exit)
     }
 }

@@ -255,7 +255,7 @@ mod tests {
             let options = Options { bytes: 64 << 20, age: Duration::from_secs(60) };
             let journal = Arc::new(Journal::new(Epoch::new(1), options));
             let (clients, streams, cut) = (Clients::default(), Stop::new(), Stop::new());
-            Self { hub: Hub::new(journal.clone()), journal, clients, streams, cut }
+            Self { hub: Hub::new(journal.clone(), Tasks::new()), journal, clients, streams, cut }
         }
 
         fn publish(&self, size: usize) {

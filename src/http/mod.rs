@@ -25,6 +25,7 @@ mod server;
 mod socket;
 mod sse;
 mod strict;
+mod threads;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(not(feature = "tls"))]
@@ -50,6 +51,7 @@ pub use self::passed::{Named, Passed, PassedError};
 pub use self::relay::{Metrics, Ready, Status};
 pub use self::room::Connections;
 pub use self::server::serve;
+pub use self::threads::Threads;
 pub use self::tls::{Tls, TlsError};
 pub use self::unix::UnixError;
 

@@ -8,9 +8,12 @@ use tokio_util::task::TaskTracker;
 
 use super::connection::{Client, Ends, LAST_WAIT, Limits};
 use super::listen::Listener;
-use super::room::Room;
-use super::socket::Socket;
+use super::room::{Place, Room};
+use super::socket::{Socket, Stream};
+use super::threads::Threads;
+use super::tls::Tls;
 use super::{Front, Parts};
+use crate::proxy::Peer;
 use crate::stop::{Stop, Tasks};
 
 /// How long accepting rests after an error that would come again at once, such as no free descriptor.
@@ -19,8 +22,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Serves until `stop` is pulled, then ends in order: listeners closed, event streams ended as errors, the other
 /// requests finished within [`Options::grace`](super::Options::grace), what is left dropped.
 ///
-/// Sockets (upgraded connections) are the proxy's: pull its stop when this has returned.
-pub async fn serve(listeners: Vec<Listener>, parts: Parts, tasks: Tasks, stop: Stop) {
+/// Clients are served on `threads`, or on the runtime of the caller if there are none. Sockets (upgraded connections) are the proxy's: pull its stop when this has returned.
+pub async fn serve(listeners: Vec<Listener>, threads: Arc<Threads>, parts: Parts, tasks: Tasks, stop: Stop) {
     let options = &parts.options;
     let grace = options.grace;
     let limits = Limits { head: options.head_timeout, idle: options.idle_timeout, stall: options.stall_timeout };
@@ -32,7 +35,7 @@ pub async fn serve(listeners: Vec<Listener>, parts: Parts, tasks: Tasks, stop: S
     );
     let (streams, ends) = (Stop::new(), Ends { drain: Stop::new(), drop: Stop::new(), tasks: tasks.clone() });
     let front = Arc::new(Front::new(parts, streams.clone()));
-    let server = Arc::new(Server { front, room, limits, ends, connections: TaskTracker::new() });
+    let server = Arc::new(Server { threads, front, room, limits, ends, connections: TaskTracker::new() });
 
     let accepting: Vec<_> = listeners
         .into_iter()
@@ -59,12 +62,32 @@ pub async fn serve(listeners: Vec<Listener>, parts: Parts, tasks: Tasks, stop: S
 }
 
 struct Server {
+    threads: Arc<Threads>,
     front: Arc<Front>,
     room: Room,
     limits: Limits,
     ends: Ends,
     /// Those whose requests are waited for.
     connections: TaskTracker,
+}
+
+impl Server {
+    /// Serves a client, on the thread whose turn it is.
+    fn begin(self: &Arc<Self>, stream: Stream, peer: Peer, place: Place, tls: Option<Tls>) -> io::Result<()> {
+        let on = self.threads.enter();
+        let stream = if on.is_some() { stream.registered_here()? } else { stream };
+        let client = Arc::new(Client {
+            front: self.front.clone(),
+            peer,
+            local: stream.local_address(),
+            socket: Socket::new(stream, Some(place)),
+            limits: self.limits,
+            ends: self.ends.clone(),
+            token: self.connections.token(),
+        });
+        self.ends.tasks.spawn("client connection", client.serve(tls));
+        Ok(())
+    }
 }
 
 /// Accepts until `stop`; the listener is closed when this ends.
@@ -75,16 +98,9 @@ async fn accept(server: Arc<Server>, listener: Listener, stop: Stop) {
         match accepted {
             Ok((stream, peer)) => {
                 let Some(place) = server.room.take(permit, peer) else { continue };
-                let client = Arc::new(Client {
-                    front: server.front.clone(),
-                    peer,
-                    local: stream.local_address(),
-                    socket: Socket::new(stream, Some(place)),
-                    limits: server.limits,
-                    ends: server.ends.clone(),
-                    token: server.connections.token(),
-                });
-                server.ends.tasks.spawn("client connection", client.serve(listener.tls().cloned()));
+                if let Err(error) = server.begin(stream, peer, place, listener.tls().cloned()) {
+                    tracing::warn!(%error, "cannot serve a connection; it is closed");
+                }
             }
             // That one caller's trouble.
             Err(error) if is_callers(&error) => tracing::debug!(%error, "a connection was gone before it was accepted"),

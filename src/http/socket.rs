@@ -70,6 +70,14 @@ macro_rules! each {
 }
 
 impl Stream {
+    /// The same connection, as one of the runtime that this is called on and not of the one that accepted it.
+    pub(super) fn registered_here(self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(stream) => TcpStream::from_std(stream.into_std()?).map(Self::Tcp),
+            Self::Unix(stream) => UnixStream::from_std(stream.into_std()?).map(Self::Unix),
+        }
+    }
+
     /// The address that the client connected to.
     pub(super) fn local_address(&self) -> Option<SocketAddr> {
         match self {

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use bytes::{Bytes, BytesMut};
+use tokio::runtime;
 
+use super::crier::Crier;
 use super::wakers::{Place, Wakers};
 use crate::event::{Cursor, Form, Frame, Scope, Seq, put_frame};
 use crate::journal::{Expired, Journal, Record};
@@ -23,17 +25,21 @@ const SCAN: usize = 2 << 20;
 const BATCHES: usize = 4;
 const BATCHES_BYTES: usize = BATCH;
 
-/// What one client asked for: which events, and how they look.
+/// What one client asked for: which events, and how they look. And where it is served: those on one runtime are an audience
+/// of their own, so that one thread alone works with it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Interest {
     pub(super) scope: Scope,
     pub(super) form: Form,
+    pub(super) runtime: Option<runtime::Id>,
 }
 
 /// The followers with one interest.
 #[derive(Debug)]
 pub(super) struct Audience {
     pub(super) interest: Arc<Interest>,
+    /// Wakes them, if they are on a runtime.
+    pub(super) crier: Option<Arc<Crier>>,
     state: Mutex<State>,
 }
 
@@ -70,9 +76,9 @@ pub(super) enum Turn {
 }
 
 impl Audience {
-    pub(super) fn new(interest: Arc<Interest>, tail: Cursor) -> Self {
+    pub(super) fn new(interest: Arc<Interest>, crier: Option<Arc<Crier>>, tail: Cursor) -> Self {
         let state = State { tail, newest: tail.seq, wakers: Wakers::default(), batches: VecDeque::new() };
-        Self { interest, state: Mutex::new(state) }
+        Self { interest, crier, state: Mutex::new(state) }
     }
 
     pub(super) fn enter(&self) -> Place {
@@ -169,7 +175,7 @@ impl Audience {
 
     /// The same from the journal's file. Waits for the disk.
     pub(super) fn read_file(&self, journal: &Journal, after: Cursor) -> Result<Batch, Expired> {
-        let Interest { scope, form } = &*self.interest;
+        let Interest { scope, form, .. } = &*self.interest;
         let (mut to, mut bytes, mut left) = (after, BytesMut::new(), SCAN);
         journal.read_file(after.seq, |stored| {
             if let Some(data) = stored.data(scope.view).filter(|_| scope.admits(&stored.head)) {

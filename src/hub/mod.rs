@@ -7,6 +7,7 @@
 //! file wait for a disk, so they are made apart from the threads that serve clients, few at once.
 
 mod audience;
+mod crier;
 mod follower;
 mod wakers;
 
@@ -16,11 +17,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::runtime;
 use tokio::sync::Semaphore;
 
 use crate::event::{Cursor, Event, Form, Scope, fresh_id};
 use crate::journal::{Journal, Record};
+use crate::stop::Tasks;
 use audience::{Audience, Interest};
+use crier::{Crier, Criers};
 
 pub use audience::Standing;
 pub use follower::{Expired, Follower, Reason, Word};
@@ -37,6 +41,7 @@ struct Shared {
     journal: Arc<Journal>,
     tail: Mutex<Tail>,
     reads: Arc<Semaphore>,
+    tasks: Tasks,
     /// Makes the ids of greetings and heartbeats differ.
     frames: AtomicU64,
 }
@@ -52,6 +57,7 @@ struct Tail {
     followers: usize,
     /// Those that have followers. An audience is locked by whoever holds this lock, never the other way round.
     audiences: HashMap<Arc<Interest>, Arc<Audience>>,
+    criers: Criers,
 }
 
 /// What a client has to know after a gap: open permissions and questions, busy sessions.
@@ -72,19 +78,25 @@ impl Pending {
     }
 }
 
+/// The runtime that a crier is for; `None` is followers that are on none.
+fn runtime(crier: &Option<Arc<Crier>>) -> Option<runtime::Id> {
+    crier.as_ref().map(|crier| crier.runtime())
+}
+
 impl Hub {
-    /// A hub over a journal, at its end.
+    /// A hub over a journal, at its end. A runtime on which there are followers gets a task.
     #[must_use]
-    pub fn new(journal: Arc<Journal>) -> Self {
+    pub fn new(journal: Arc<Journal>, tasks: Tasks) -> Self {
         let tail = Tail {
             cursor: journal.cursor(journal.fill().newest),
             pending: Pending::default(),
             owing: 0,
             followers: 0,
             audiences: HashMap::new(),
+            criers: Criers::default(),
         };
         let reads = Arc::new(Semaphore::new(READS));
-        Self(Arc::new(Shared { journal, tail: Mutex::new(tail), reads, frames: AtomicU64::new(0) }))
+        Self(Arc::new(Shared { journal, tail: Mutex::new(tail), reads, tasks, frames: AtomicU64::new(0) }))
     }
 
     /// Shows records that the journal has already to every follower. `pending`, if it changed, is true as of the last one.
@@ -99,13 +111,23 @@ impl Hub {
             None if is_owed => {}
             None => return,
         }
-        let mut woken = Vec::new();
+        let mut calls: Vec<(Option<Arc<Crier>>, Vec<Waker>)> = Vec::new();
         for audience in tail.audiences.values() {
-            audience.show(&records, tail.cursor, is_owed, &mut woken);
+            let place = calls.iter().position(|(crier, _)| runtime(crier) == runtime(&audience.crier));
+            let place = place.unwrap_or_else(|| {
+                calls.push((audience.crier.clone(), Vec::new()));
+                calls.len() - 1
+            });
+            audience.show(&records, tail.cursor, is_owed, &mut calls[place].1);
         }
         drop(tail);
         // Outside the locks, because a woken follower takes them at once.
-        woken.into_iter().for_each(Waker::wake);
+        for (crier, woken) in calls {
+            match crier {
+                Some(crier) => crier.call(woken),
+                None => woken.into_iter().for_each(Waker::wake),
+            }
+        }
     }
 
     /// A follower from here on, or from the position that a client brought back.
@@ -113,14 +135,15 @@ impl Hub {
     /// `last_id` is what the client sent, unchecked; `form` says how it wants its frames.
     #[must_use]
     pub fn follow(&self, scope: Scope, last_id: Option<&str>, form: Form) -> Follower {
-        let interest = Arc::new(Interest { scope, form });
         let mut tail = self.tail();
+        let crier = tail.criers.here(&self.0.tasks);
+        let interest = Arc::new(Interest { scope, form, runtime: runtime(&crier) });
         let (word, start) = follower::place(last_id, &self.0.journal, tail.cursor);
         let owes = matches!(word, Word::Gap { .. });
         tail.owing += usize::from(owes);
         tail.followers += 1;
         let cursor = tail.cursor;
-        let new = || Arc::new(Audience::new(interest.clone(), cursor));
+        let new = || Arc::new(Audience::new(interest.clone(), crier, cursor));
         let audience = tail.audiences.entry(interest.clone()).or_insert_with(new).clone();
         let place = audience.enter();
         drop(tail);

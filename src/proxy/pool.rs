@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
+use tokio::runtime::{self, Handle};
 use tokio::time::{Instant, sleep_until};
 
 use super::connection::Connection;
@@ -74,7 +75,17 @@ struct State {
 #[derive(Debug)]
 struct Idle {
     since: Instant,
+    /// Whose the socket is: on another one, everything that comes would come by way of this one's thread.
+    runtime: runtime::Id,
     connection: Connection,
+}
+
+impl State {
+    /// The one that was used last on this runtime.
+    fn take(&mut self, runtime: runtime::Id) -> Option<Idle> {
+        let last = self.idle.iter().rposition(|idle| idle.runtime == runtime)?;
+        self.idle.remove(last)
+    }
 }
 
 impl Pool {
@@ -85,8 +96,9 @@ impl Pool {
     /// A connection to `address` on which a request can be sent, if there is one. Those that are found to be of no use are
     /// closed.
     pub(super) fn take(&self, address: &Address) -> Option<Connection> {
+        let here = Handle::current().id();
         loop {
-            let Idle { since, mut connection } = self.lock().idle.pop_back()?;
+            let Idle { since, mut connection, .. } = self.lock().take(here)?;
             if since.elapsed() < self.0.limit && connection.address() == address && connection.is_idle() {
                 return Some(connection);
             }
@@ -99,7 +111,7 @@ impl Pool {
             return;
         }
         let mut state = self.lock();
-        state.idle.push_back(Idle { since: Instant::now(), connection });
+        state.idle.push_back(Idle { since: Instant::now(), runtime: Handle::current().id(), connection });
         let oldest = if state.idle.len() > self.0.most { state.idle.pop_front() } else { None };
         let is_swept = std::mem::replace(&mut state.is_swept, true);
         drop(state);

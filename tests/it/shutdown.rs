@@ -8,7 +8,7 @@ use opencode_relay::event::{Epoch, Event};
 use opencode_relay::hub::Hub;
 use opencode_relay::journal::{self, Journal};
 use opencode_relay::pipeline::{self, Pipeline};
-use opencode_relay::stop::Stop;
+use opencode_relay::stop::{Stop, Tasks};
 use opencode_relay::{ingest, reconcile};
 use rustix::process::Signal;
 use tokio::net::TcpStream;
@@ -283,7 +283,7 @@ async fn what_has_arrived_is_journaled() {
             },
             journal: journal.clone(),
             restored: journal::Restored::default(),
-            hub: Hub::new(journal.clone()),
+            hub: Hub::new(journal.clone(), Tasks::new()),
             asks,
             upstream,
             has_api: Arc::default(),

@@ -8,6 +8,7 @@ use super::super::Pending;
 use super::*;
 use crate::event::{Epoch, Event, Form, Origin, Place, Scope, Seq, Types, View};
 use crate::journal::{Batch, Journal, Options};
+use crate::stop::Tasks;
 
 /// More than are read from the journal at once.
 const MANY: usize = 3000;
@@ -28,7 +29,7 @@ impl Fixture {
     fn new(bytes: usize) -> Self {
         let options = Options { bytes, age: Duration::from_secs(60) };
         let journal = Arc::new(Journal::new(Epoch::new(1), options));
-        Self { hub: Hub::new(journal.clone()), journal }
+        Self { hub: Hub::new(journal.clone(), Tasks::new()), journal }
     }
 
     fn publish(&self, directory: &str, count: usize) {
@@ -103,7 +104,7 @@ async fn whoever_is_behind_memory_reads_the_file_and_wakes_up() {
     let folder = tempfile::tempdir().unwrap();
     let (journal, _) = Journal::open(Journal::take(folder.path()).unwrap(), Options::default()).unwrap();
     let journal = Arc::new(journal);
-    let hub = Hub::new(journal.clone());
+    let hub = Hub::new(journal.clone(), Tasks::new());
     let place = Place { directory: Some("/p".into()), project: None };
     // As much as does not fit into memory.
     let properties = format!(r#"{{"x":"{}"}}"#, "y".repeat(1 << 20));

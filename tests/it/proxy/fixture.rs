@@ -74,7 +74,7 @@ impl Relay {
         let (target, watched) = watch::channel(target);
         let (stop, last, tasks) = (Stop::new(), Stop::new(), Tasks::new());
         let journal = Arc::new(Journal::new(Epoch::new(7), journal::Options::default()));
-        let hub = Hub::new(journal.clone());
+        let hub = Hub::new(journal.clone(), tasks.clone());
         let (clients, connections) = (Clients::default(), Connections::default());
         let proxy = Proxy::new(settings.proxy, watched, tasks.clone(), last.clone());
         let parts = Parts {
@@ -89,7 +89,7 @@ impl Relay {
             metrics: Arc::new(|_| String::new()),
             options: settings.http,
         };
-        let front = http::serve(vec![listener], parts, tasks.clone(), stop.clone());
+        let front = http::serve(vec![listener], Arc::default(), parts, tasks.clone(), stop.clone());
         let served = tasks.spawn("front", async move {
             front.await;
             last.pull();

@@ -2,15 +2,21 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 
 use crate::ingest::log::decode::{Lines, Piece};
 use crate::ingest::log::line::{self, Head, Meaning};
 
 /// How much is read at a time, in bytes. The times within one read are worked out together.
-const READ: usize = 256 * 1024;
+const READ: usize = 128 * 1024;
+
+/// A day, in milliseconds.
+const DAY: i64 = 24 * 60 * 60 * 1000;
 
 /// What can be written behind `decode`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -98,8 +104,8 @@ fn decode(input: &mut dyn Read, output: &mut dyn Write) -> Result<(), Error> {
 #[derive(Debug, Default)]
 struct Events {
     clock: Option<Clock>,
-    /// The last second that a line had, as it stands there and since 1970; many lines share one.
-    second: Option<([u8; 19], i64)>,
+    /// The last day that a line had, as it stands there, and when it began, in seconds since 1970.
+    day: Option<([u8; 10], i64)>,
     /// How many lines there were so far.
     lines: u64,
     /// Since when, in the order of lines, one offset holds for all times; the last is the current one.
@@ -149,15 +155,18 @@ impl Events {
         self.found.push(Found { kind_end: self.kinds.len(), line: self.lines, since: clock.since, stretch });
     }
 
+    /// When a line was written, in seconds since 1970.
     fn seconds(&mut self, head: Head<'_>) -> Option<i64> {
-        if let Some((text, seconds)) = &self.second
-            && text == head.time
-        {
-            return Some(*seconds);
-        }
-        let seconds = head.seconds()?;
-        self.second = Some((*head.time, seconds));
-        Some(seconds)
+        let date = head.date();
+        let midnight = match self.day {
+            Some((known, midnight)) if known == date => midnight,
+            _ => {
+                let midnight = head.midnight()?;
+                self.day = Some((date, midnight));
+                midnight
+            }
+        };
+        Some(midnight + head.since_midnight()?)
     }
 
     /// Each line says its second and its distance from the line before. So each line narrows down when the whole stretch
@@ -192,14 +201,8 @@ impl Events {
         let mut kind_start = 0;
         for found in self.found.drain(..) {
             let time = self.stretches[found.stretch].begins.saturating_add(found.since);
-            text.extend_from_slice(b"{\"time\":\"");
-            text.extend_from_slice(self.shown.second(time.div_euclid(1000)).as_bytes());
-            // The one thousand in front keeps the zeros, and is left out.
-            let milliseconds = number.format(1000 + time.rem_euclid(1000));
-            text.push(b'.');
-            text.extend_from_slice(&milliseconds.as_bytes()[1..]);
+            text.extend_from_slice(self.shown.at(time));
             // A type that was read has no byte that JSON would escape.
-            text.extend_from_slice(b"Z\",\"type\":\"");
             text.extend_from_slice(&self.kinds.as_bytes()[kind_start..found.kind_end]);
             text.extend_from_slice(b"\",\"line\":");
             text.extend_from_slice(number.format(found.line).as_bytes());
@@ -213,22 +216,45 @@ impl Events {
     }
 }
 
-/// The text of the last second that was shown; many events share one.
-#[derive(Debug, Default)]
+/// How the line of an event begins, up to its type. Only the digits change, and those of the date once a day.
+#[derive(Debug)]
 struct Shown {
-    second: Option<i64>,
-    text: String,
+    text: [u8; 43],
+    /// Which day it shows, since 1970.
+    day: i64,
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self { text: *br#"{"time":"1970-01-01T00:00:00.000Z","type":""#, day: 0 }
+    }
 }
 
 impl Shown {
-    /// A second since 1970 as `2026-11-23T00:39:15`.
-    fn second(&mut self, second: i64) -> &str {
-        if self.second != Some(second) {
-            let shown = Timestamp::from_second(second).unwrap_or_default().to_string();
-            self.text = shown.trim_end_matches('Z').to_owned();
-            self.second = Some(second);
+    /// With a time in milliseconds since 1970; years of more than four digits, which only a forged log has, count as 1970.
+    fn at(&mut self, time: i64) -> &[u8] {
+        let (day, of_day) = (time.div_euclid(DAY), time.rem_euclid(DAY));
+        if day != self.day {
+            let date = Timestamp::from_millisecond(time).unwrap_or_default().to_zoned(TimeZone::UTC).date();
+            let date = if date.year() < 0 { Date::constant(1970, 1, 1) } else { date };
+            self.digits(9..13, date.year().into());
+            self.digits(14..16, date.month().into());
+            self.digits(17..19, date.day().into());
+            self.day = day;
         }
+        let seconds = of_day / 1000;
+        self.digits(20..22, seconds / 3600);
+        self.digits(23..25, seconds / 60 % 60);
+        self.digits(26..28, seconds % 60);
+        self.digits(29..32, of_day % 1000);
         &self.text
+    }
+
+    fn digits(&mut self, place: Range<usize>, mut number: i64) {
+        for digit in self.text[place].iter_mut().rev() {
+            *digit = b"0123456789"[usize::try_from(number % 10).unwrap_or(0)];
+            number /= 10;
+        }
     }
 }
 
@@ -282,6 +308,18 @@ mod tests {
         }
         let log = line("14", 0, "service=bus type=a publishing");
         assert!(decode(&mut log.as_bytes(), &mut Closed).is_ok());
+    }
+
+    #[test]
+    fn a_time_is_shown_as_the_calendar_has_it() {
+        let mut shown = Shown::default();
+        for time in [0, 999, 951_782_399_999, 951_782_400_000, 1_795_394_354_007, -1, 253_402_207_199_999, 0] {
+            let text = std::str::from_utf8(shown.at(time)).unwrap().to_owned();
+            let wanted = Timestamp::from_millisecond(time).unwrap().strftime("%Y-%m-%dT%H:%M:%S%.3fZ");
+            assert_eq!(text, format!(r#"{{"time":"{wanted}","type":""#));
+        }
+        assert!(shown.at(i64::MAX).starts_with(br#"{"time":"1970-01-01T"#));
+        assert!(shown.at(i64::MIN).starts_with(br#"{"time":"1970-01-01T"#));
     }
 
     /// Gives a few bytes at a time.

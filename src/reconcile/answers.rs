@@ -282,6 +282,9 @@ impl Reconcile {
             // Left to the stream, whose word is waiting.
         } else if is_fresh && session.is_answered() && is_announced || is_paused || lasts(STALE_READS, STALE) {
             session.end(id, out);
+            // An answer of the map that was asked for before would begin the turn again.
+            self.shadow.step += 1;
+            session.stepped.status = self.shadow.step;
             self.pending_changed = true;
         } else if let Some(directory) = session.place.directory.clone() {
             let wait = if session.is_answered() { PAUSE } else { STALE / 3 };

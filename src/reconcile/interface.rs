@@ -82,7 +82,7 @@ pub enum Input {
     Listened(bool),
     /// The log of another opencode process on the same data announced something.
     Elsewhere,
-    /// Time passed.
+    /// Time passed, or all that arrived was told.
     Tick,
 }
 

@@ -131,8 +131,10 @@ impl Reconcile {
         }
     }
 
-    /// Takes an input and adds what has to be done, in order.
+    /// Takes an input and adds what has to be done, in order. Questions are asked with [`Input::Tick`] only, which follows all
+    /// that has arrived: one question is then about all of it.
     pub fn handle(&mut self, input: Input, now: Now, effects: &mut Vec<Effect>) {
+        let asks = matches!(input, Input::Tick);
         match input {
             Input::Notice(kind) => self.notice(&kind, now, effects),
             Input::Hint(session) => self.hint(&session, now),
@@ -199,7 +201,7 @@ impl Reconcile {
             Input::Elsewhere => self.watch.hurry(now.steady),
             Input::Tick => {}
         }
-        self.tick(now, effects);
+        self.tick(asks, now, effects);
     }
 
     /// When the next tick is due, on the steady clock.
@@ -274,7 +276,7 @@ impl Reconcile {
         }
     }
 
-    fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
+    fn tick(&mut self, asks: bool, now: Now, effects: &mut Vec<Effect>) {
         while self.held.front().is_some_and(|(at, ..)| *at <= now.steady || self.stream != Stream::Up) {
             if let Some((_, flight, answer)) = self.held.pop_front() {
                 self.answer(flight, answer, now, effects);
@@ -301,7 +303,7 @@ impl Reconcile {
             directories.into_iter().for_each(|directory| self.plan.mark(Aspect::Status(directory), now.steady));
         }
         self.look(now);
-        if self.reachable {
+        if asks && self.reachable {
             // Any instance in use can answer for sessions; one that is not in use must not be booted for it.
             let any = self.shadow.instances.keys().next().cloned();
             for question in self.plan.start(now.steady, self.shadow.step) {

@@ -1,17 +1,19 @@
-//! When to ask: a burst of notices is one question, a handful are in flight, none is asked twice at once.
+//! When to ask: at once, then once more for the rest of a burst of notices, then at a pace; a handful are in flight, none is
+//! asked twice at once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::aspect::{Aspect, Directory, SessionId};
 
-/// How long to wait after a notice before asking, in milliseconds, so that a burst is one read.
+/// Least time between two reads of the same thing after things were quiet, in milliseconds: the first notice of a burst is
+/// asked about at once, the rest of it is one more read.
 pub(super) const BURST: u64 = 20;
 
-/// Least time between two reads of the same thing, in milliseconds.
+/// Time between two reads of the same thing on average, in milliseconds, one read aside.
 const SPACING: u64 = 60;
 
-/// How many questions' times are remembered before those are forgotten that hold nothing back any more.
-const ASKED: usize = 1024;
+/// How many things' paces are remembered before those are forgotten that hold nothing back any more.
+const PACED: usize = 1024;
 
 /// Most questions in flight at once. opencode answers on the thread that runs its sessions.
 const IN_FLIGHT: usize = 4;
@@ -66,7 +68,8 @@ struct Failures {
 pub(super) struct Plan {
     due: BTreeMap<Aspect, Due>,
     flights: HashMap<u64, Flight>,
-    asked: HashMap<Aspect, u64>,
+    /// Up to when the reads of a thing so far would last at one every [`SPACING`].
+    paced: HashMap<Aspect, u64>,
     failures: HashMap<Aspect, Failures>,
     /// Sessions of which nothing is asked for the time being.
     blocked: BTreeSet<SessionId>,
@@ -100,7 +103,7 @@ impl Plan {
     }
 
     fn add(&mut self, aspect: Aspect, new: Due) {
-        let earliest = self.asked.get(&aspect).map_or(0, |asked| asked + SPACING);
+        let earliest = self.paced.get(&aspect).map_or(0, |until| until.saturating_sub(SPACING - BURST));
         let at = new.at.max(earliest);
         let due = self.due.entry(aspect).or_insert(Due { at, ..new });
         due.at = due.at.min(at);
@@ -145,10 +148,11 @@ impl Plan {
                 let due = self.due.remove(&aspect)?;
                 self.last += 1;
                 self.reads += 1;
-                if self.asked.len() > ASKED {
-                    self.asked.retain(|_, asked| *asked + SPACING > now);
+                if self.paced.len() > PACED {
+                    self.paced.retain(|_, until| *until > now);
                 }
-                self.asked.insert(aspect.clone(), now);
+                let until = self.paced.entry(aspect.clone()).or_default();
+                *until = now.max(*until) + SPACING;
                 let (path, directory) = (aspect.path(due.limit), aspect.directory().cloned());
                 self.flights.insert(
                     self.last,
@@ -208,7 +212,7 @@ impl Plan {
     pub(super) fn forget(&mut self, aspect: &Aspect) {
         self.due.remove(aspect);
         self.failures.remove(aspect);
-        self.asked.remove(aspect);
+        self.paced.remove(aspect);
     }
 
     /// How many questions are on their way.
@@ -221,20 +225,57 @@ impl Plan {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_burst_is_one_read_and_a_read_in_flight_is_asked_again_after_it() {
+    /// Asks whatever is due at each time; says when that was, each answer there after 5 ms.
+    fn asked(notices: impl IntoIterator<Item = u64>) -> Vec<u64> {
         let mut plan = Plan::default();
-        for at in 0..10 {
-            plan.mark(Aspect::Sessions, at + BURST);
+        let notices: Vec<u64> = notices.into_iter().collect();
+        let mut asked = Vec::new();
+        let mut flying: Option<(u64, u64)> = None;
+        for now in 0..1000 {
+            if let Some((_, number)) = flying.take_if(|(until, _)| *until == now) {
+                plan.finish(number).unwrap();
+            }
+            if notices.contains(&now) {
+                plan.mark(Aspect::Sessions, now);
+            }
+            if let Some(question) = plan.start(now, 0).pop() {
+                asked.push(now);
+                flying = Some((now + 5, question.number));
+            }
         }
+        asked
+    }
+
+    #[test]
+    fn the_first_notice_is_asked_about_at_once_and_a_burst_once_more() {
+        assert_eq!(asked([7]), [7]);
+        assert_eq!(asked(7..17), [7, 7 + BURST]);
+        // What comes after a read began is read again, however late in the burst.
+        assert_eq!(asked([7, 8, 50]), [7, 7 + BURST, 7 + BURST + SPACING]);
+        assert_eq!(asked([7, 40]), [7, 40]);
+        assert_eq!(asked([7, 8, 300, 301]), [7, 7 + BURST, 300, 300 + BURST]);
+    }
+
+    #[test]
+    fn reads_keep_their_pace_however_notices_come() {
+        for pause in [1, 5, 30, 45, 59, 90] {
+            let asked = asked((0..600).step_by(pause));
+            let most = usize::try_from(600 / SPACING.max(pause as u64)).unwrap() + 2;
+            assert!(asked.len() <= most, "every {pause} ms: {asked:?}");
+            assert!(asked.is_sorted_by(|one, next| one + BURST <= *next), "every {pause} ms: {asked:?}");
+        }
+    }
+
+    #[test]
+    fn a_read_in_flight_is_asked_again_after_it() {
+        let mut plan = Plan::default();
+        plan.mark(Aspect::Sessions, 0);
+        let number = plan.start(0, 0)[0].number;
+        plan.mark(Aspect::Sessions, 1);
+        assert!(plan.start(1000, 0).is_empty());
+        plan.finish(number).unwrap();
         assert_eq!(plan.next(), Some(BURST));
-        let started = plan.start(BURST, 0);
-        assert_eq!(started.len(), 1);
-        plan.mark(Aspect::Sessions, BURST + 1);
-        assert!(plan.start(BURST + 1000, 0).is_empty());
-        plan.finish(started[0].number).unwrap();
-        assert_eq!(plan.next(), Some(BURST + SPACING));
-        assert_eq!(plan.start(BURST + SPACING, 0).len(), 1);
+        assert_eq!(plan.start(1000, 0).len(), 1);
     }
 
     #[test]

@@ -13,6 +13,10 @@ pub(super) const ACTIVE: u64 = 10_000;
 /// can be silent (a heartbeat every 10 s) before a lost event is missed.
 pub(super) const HEARD: u64 = 30_000;
 
+/// How long the status map may take to show what was announced, in milliseconds; what takes longer is read once things are
+/// quiet.
+const LAG: u64 = 20;
+
 /// Most sessions remembered because the log named them.
 const HINTS: usize = 64;
 
@@ -64,7 +68,8 @@ impl Reconcile {
     pub(super) fn want(&mut self, group: Group, now: Now) {
         self.wanted.insert(group);
         self.settle.restart(now.steady);
-        let at = now.steady + BURST;
+        // The map of turns changes after its event was published (FACTS §3): at once it would show the old state.
+        let at = now.steady + if group == Group::Status { LAG } else { 0 };
         if self.shadow.instances.is_empty() {
             self.use_default(now);
         }

@@ -32,7 +32,8 @@ pub(super) struct Gone(VecDeque<(Arc<str>, u64)>);
 /// What clients were told.
 #[derive(Debug, Default)]
 pub(super) struct Shadow {
-    /// Counts the stream's events. A thing told at a later step than a read began is newer than the read's answer.
+    /// Counts the stream's events, and the ends that were told without it. A thing told at a later step than a read began is
+    /// newer than the read's answer.
     pub(super) step: u64,
     pub(super) sessions: HashMap<SessionId, Session>,
     /// The longest untouched first; every key of `sessions` once.

@@ -4,8 +4,9 @@
 //! before its level, or a value that merely contains the words says nothing. A *whole* forged line cannot be told from a
 //! real one (FACTS §2); that is why nothing here carries content.
 
-use jiff::Timestamp;
-use jiff::civil::DateTime;
+use std::ops::Range;
+
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 /// The longest event type and session id that are believed, in bytes. Real ones stay under 40.
@@ -19,6 +20,9 @@ const BUSY_SERVICES: [&[u8]; 3] = [b"session.prompt ", b"session.processor ", b"
 
 /// `2026-11-23T00:39:15`, as opencode writes it: UTC, without a zone.
 const TIME: &[u8; 19] = b"0000-00-00T00:00:00";
+
+/// How many of its bytes are the date.
+const DATE: usize = 10;
 
 /// What a line means, borrowed from the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,18 +122,31 @@ pub fn is_bus(line: &[u8]) -> bool {
 }
 
 impl Head<'_> {
-    /// When the line was written, in whole seconds since 1970; `None` when there is no such time.
+    /// The day it was written on, in the shape of `2026-11-23`; whether there is such a day is not known.
     #[must_use]
-    pub fn seconds(&self) -> Option<i64> {
-        let number = |range: std::ops::Range<usize>| {
-            self.time[range].iter().fold(0_i16, |value, digit| value * 10 + i16::from(digit - b'0'))
-        };
-        let small = |range| i8::try_from(number(range)).ok();
-        let time =
-            DateTime::new(number(0..4), small(5..7)?, small(8..10)?, small(11..13)?, small(14..16)?, small(17..19)?, 0)
-                .ok()?;
-        let zoned = time.to_zoned(TimeZone::UTC).ok()?;
-        Some(Timestamp::from(zoned).as_second()).filter(|seconds| *seconds >= 0)
+    pub fn date(&self) -> [u8; DATE] {
+        std::array::from_fn(|at| self.time[at])
+    }
+
+    /// When that day began, in seconds since 1970; `None` when there is no such day.
+    #[must_use]
+    pub fn midnight(&self) -> Option<i64> {
+        let year = i16::try_from(self.number(0..4)).ok()?;
+        let date =
+            Date::new(year, i8::try_from(self.number(5..7)).ok()?, i8::try_from(self.number(8..10)).ok()?).ok()?;
+        let zoned = date.to_zoned(TimeZone::UTC).ok()?;
+        Some(zoned.timestamp().as_second()).filter(|seconds| *seconds >= 0)
+    }
+
+    /// When on that day it was written, in whole seconds since its beginning; `None` when there is no such time.
+    #[must_use]
+    pub fn since_midnight(&self) -> Option<i64> {
+        let (hour, minute, second) = (self.number(11..13), self.number(14..16), self.number(17..19));
+        (hour < 24 && minute < 60 && second < 60).then_some((hour * 60 + minute) * 60 + second)
+    }
+
+    fn number(&self, digits: Range<usize>) -> i64 {
+        self.time[digits].iter().fold(0, |value, digit| value * 10 + i64::from(digit - b'0'))
     }
 }
 
@@ -249,7 +266,7 @@ mod tests {
     /// When a line was written, and the milliseconds since the one before.
     fn stamp(line: &[u8]) -> Option<(i64, i64)> {
         let (head, _) = split_head(line)?;
-        Some((head.seconds()?, head.since_previous))
+        Some((head.midnight()? + head.since_midnight()?, head.since_previous))
     }
 
     #[test]

@@ -376,13 +376,14 @@ impl<'a> Run<'a> {
         self.input(Input::InUse(None), 0);
         self.input(Input::Listened(true), 0);
         let end = self.end();
-        let mut tick = None::<u64>;
+        let mut tick = Some(0);
         loop {
             let next = self.queue.first_key_value().map(|((at, _), _)| *at);
             let at = [next, tick].into_iter().flatten().min();
             let Some(at) = at.filter(|at| *at <= end) else { break };
             let what = if next == Some(at) { self.queue.pop_first().unwrap().1 } else { What::Tick };
-            let ticked = matches!(what, What::Tick);
+            // Events that waited for this tick may lead to questions of their own.
+            let ticked = matches!(what, What::Tick) && self.deferred.is_empty();
             self.step(what, at);
             if !self.is_running {
                 tick = None;

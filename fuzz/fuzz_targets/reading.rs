@@ -36,7 +36,7 @@ pub fn check(cut: &Cut<'_>, before: usize) {
 
     for line in text.split(|byte| *byte == b'\n').filter(short) {
         let _ = (line::started_with(line), line::is_bus(line));
-        let _ = line::split_head(line).and_then(|(head, _)| head.seconds());
+        let _ = line::split_head(line).and_then(|(head, _)| Some(head.midnight()? + head.since_midnight()?));
     }
 }
 

@@ -22,7 +22,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Serves until `stop` is pulled, then ends in order: listeners closed, event streams ended as errors, the other
 /// requests finished within [`Options::grace`](super::Options::grace), what is left dropped.
 ///
-/// Clients are served on `threads`, or on the runtime of the caller if there are none. Sockets (upgraded connections) are the proxy's: pull its stop when this has returned.
+/// Clients are served on `threads`, or on the runtime of the caller if there are none. Sockets (upgraded connections) are the
+/// proxy's: pull its stop when this has returned.
 pub async fn serve(listeners: Vec<Listener>, threads: Arc<Threads>, parts: Parts, tasks: Tasks, stop: Stop) {
     let options = &parts.options;
     let grace = options.grace;

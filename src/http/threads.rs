@@ -54,14 +54,17 @@ impl Thread {
         let (end, ended) = oneshot::channel();
         let (sender, started) = mpsc::sync_channel(1);
         thread::Builder::new().name(name).spawn(move || {
-            let runtime = Builder::new_current_thread().enable_all().build();
-            let handle = runtime.as_ref().map(|runtime| runtime.handle().clone());
-            let _ = sender.send(handle.map_err(|error| io::Error::from(error.kind())));
-            if let Ok(runtime) = runtime {
-                let _ = runtime.block_on(ended);
-                // A read of a hanging disk is left to itself.
-                runtime.shutdown_background();
-            }
+            let runtime = match Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    let _ = sender.send(Err(error));
+                    return;
+                }
+            };
+            let _ = sender.send(Ok(runtime.handle().clone()));
+            let _ = runtime.block_on(ended);
+            // A read of a hanging disk is left to itself.
+            runtime.shutdown_background();
         })?;
         let runtime = started.recv().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))?;
         Ok(Self { runtime, _end: end })

@@ -253,3 +253,4 @@ proptest! {
 mod damage;
 mod epochs;
 mod full;
+mod syncs;

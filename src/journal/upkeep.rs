@@ -1,18 +1,23 @@
-//! What the file needs now and then: checkpoints, which wait for the disk, on a thread of their own.
+//! What the file needs now and then: syncs and checkpoints, which wait for the disk, on a thread of their own.
 
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-use super::disk::{Checkpoints, Failure, wal_size};
+use super::disk::{Checkpoints, Failure, sync_wal, wal_size};
 use super::{Shared, lock};
 
 /// How long after an append. What was appended is safe from the machine going down after this long; and how often a file that
 /// cannot be written is looked at.
 const SOON: Duration = Duration::from_secs(1);
+
+/// How long after a checkpoint only the write-ahead log is synced, which is all that keeping what was appended takes. A checkpoint
+/// moves the pages into the file and syncs twice, and the commit after it waits for the disk as well.
+pub(super) const RARELY: Duration = Duration::from_secs(10);
 
 /// How often when nothing was appended: how much longer than their age events stay in a relay that is idle.
 const IDLE: Duration = Duration::from_secs(60);
@@ -110,8 +115,18 @@ fn run(shared: &Shared) {
     }
 }
 
-/// One round. `checkpoints` is the connection of the last one, with the number of the file it is to.
-pub(super) fn tend(shared: &Shared, checkpoints: &mut Option<(u64, Checkpoints)>) {
+/// The last checkpoint.
+#[derive(Debug)]
+pub(super) struct Last {
+    /// Which file it was of.
+    number: u64,
+    pub(super) made: Instant,
+    /// For the next one.
+    connection: Checkpoints,
+}
+
+/// One round.
+pub(super) fn tend(shared: &Shared, checkpoints: &mut Option<Last>) {
     let dirty = shared.with_store(|store| {
         if store.is_degraded() {
             store.retry(shared, &[]);
@@ -122,28 +137,10 @@ pub(super) fn tend(shared: &Shared, checkpoints: &mut Option<(u64, Checkpoints)>
         }
         store.take_dirty()
     });
-    if let Some(Some((path, number))) = dirty {
-        let result = match checkpoints.take().filter(|(of, _)| *of == number) {
-            Some((_, connection)) => Ok(connection),
-            None => Checkpoints::open(&path),
-        };
-        let result = result.and_then(|connection| {
-            for _ in 0..ROUNDS {
-                let start = Instant::now();
-                connection.make()?;
-                if wal_size(&path) <= LONGEST_LOG || start.elapsed() < QUICK {
-                    break;
-                }
-            }
-            if wal_size(&path) > LONGEST_LOG {
-                shared.with_store(|_| connection.make_and_cut()).transpose()?;
-            }
-            Ok(connection)
-        });
-        match result {
-            Ok(connection) => *checkpoints = Some((number, connection)),
-            Err(failure) => shared.report(number, failure),
-        }
+    if let Some(Some((path, number))) = dirty
+        && let Err(failure) = save(shared, &path, number, checkpoints)
+    {
+        shared.report(number, failure);
     }
     for _ in 0..STEPS {
         match shared.with_store(|store| store.trim(shared.limits(now()))) {
@@ -158,6 +155,30 @@ pub(super) fn tend(shared: &Shared, checkpoints: &mut Option<(u64, Checkpoints)>
         }
     }
     shared.bell.ring();
+}
+
+/// Waits until what was appended to a file is on the disk.
+fn save(shared: &Shared, path: &Path, number: u64, checkpoints: &mut Option<Last>) -> Result<(), Failure> {
+    let last = checkpoints.take().filter(|last| last.number == number);
+    let is_recent = last.as_ref().is_some_and(|last| last.made.elapsed() < RARELY);
+    // What keeps the log from being synced keeps a checkpoint from being made, which says what it is.
+    if is_recent && wal_size(path) <= LONGEST_LOG && sync_wal(path).is_ok() {
+        *checkpoints = last;
+        return Ok(());
+    }
+    let connection = last.map_or_else(|| Checkpoints::open(path), |last| Ok(last.connection))?;
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        connection.make()?;
+        if wal_size(path) <= LONGEST_LOG || start.elapsed() < QUICK {
+            break;
+        }
+    }
+    if wal_size(path) > LONGEST_LOG {
+        shared.with_store(|_| connection.make_and_cut()).transpose()?;
+    }
+    *checkpoints = Some(Last { number, made: Instant::now(), connection });
+    Ok(())
 }
 
 /// Unix time in milliseconds.

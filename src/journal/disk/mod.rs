@@ -22,7 +22,7 @@
 //!    `file` (device and inode, by which a copy is told apart).
 //!
 //! A commit writes to the write-ahead log and does not wait for the disk: it outlives a kill of the relay, not of the
-//! machine. A checkpoint waits for the disk; upkeep makes one every second.
+//! machine. Upkeep syncs the log every second, and makes a checkpoint, which waits for the disk too, every 10 s.
 
 mod connection;
 mod failure;
@@ -49,7 +49,7 @@ use write::{STEP, put, put_meta, put_notes, trim};
 
 pub(super) use connection::Checkpoints;
 pub(super) use failure::Failure;
-pub(super) use folder::{Folder, FolderError, wal_size};
+pub(super) use folder::{Folder, FolderError, sync_wal, wal_size};
 pub(super) use read::Reader;
 #[cfg(test)]
 pub(super) use row::checksum;

@@ -92,7 +92,7 @@ struct Inner {
     rest: Rest,
     /// The next stream that is granted breaks after so many bytes, head included.
     break_after: Option<usize>,
-    /// Questions about the state that are being answered, now and at most.
+    /// Questions of the relay's own that are being answered, now and at most.
     asking: usize,
     most_asking: usize,
     stream: Option<mpsc::Sender<Order>>,
@@ -220,7 +220,7 @@ impl StandIn {
         self.shared.bodies.pull();
     }
 
-    /// How many questions about the state were being answered at the same time, at most.
+    /// How many questions of the relay's own were being answered at the same time, at most.
     pub(crate) fn most_asking(&self) -> usize {
         self.inner().most_asking
     }

@@ -45,6 +45,8 @@ struct Request {
     path: String,
     limit: Option<usize>,
     directory: String,
+    /// A client's, by way of the proxy.
+    is_passed_on: bool,
 }
 
 async fn read(socket: &mut BufReader<TcpStream>) -> std::io::Result<Option<Request>> {
@@ -71,6 +73,7 @@ async fn read(socket: &mut BufReader<TcpStream>) -> std::io::Result<Option<Reque
     let length = header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
     tokio::io::copy(&mut (&mut *socket).take(length), &mut tokio::io::sink()).await?;
     Ok(Some(Request {
+        is_passed_on: header("via").is_some(),
         method: method.to_owned(),
         path: path.to_owned(),
         limit: queried("limit").and_then(|limit| limit.parse().ok()),
@@ -88,7 +91,7 @@ async fn serve(mut socket: BufReader<TcpStream>, shared: &Arc<Shared>) -> std::i
         if request.path.starts_with("/test/") || request.path.starts_with("/pty/") {
             return long(socket, &request, shared).await;
         }
-        let _asking = Asking::new(shared);
+        let _asking = (!request.is_passed_on).then(|| Asking::new(shared));
         let (status, kind, body) = answer(&request, shared);
         tokio::time::sleep(shared.late()).await;
         let rest = shared.inner().rest;

@@ -1,9 +1,10 @@
 //! What every client here meets: a release that the relay started, a recorder at opencode itself, and one turn.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use std::vec;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -176,7 +177,7 @@ pub(super) struct Cutter {
 }
 
 impl Cutter {
-    /// The n-th connection carries `budgets[n]` bytes towards the client; all after them are left alone.
+    /// The n-th connection with an answer carries `budgets[n]` bytes towards the client; all after them are left alone.
     pub(super) async fn start(relay: &Relay, budgets: &[usize]) -> Self {
         let target = relay.base().strip_prefix("http://").unwrap().to_owned();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -187,10 +188,10 @@ impl Cutter {
         let mut server = JoinSet::new();
         server.spawn(async move {
             let mut connections = JoinSet::new();
-            let mut budgets = budgets.into_iter();
+            let budgets = Arc::new(Mutex::new(budgets.into_iter()));
             while let Ok((client, _)) = listener.accept().await {
-                let budget = budgets.next().unwrap_or(usize::MAX);
                 let (target, heads, mut breaks) = (target.clone(), Arc::clone(&heads_in), breaks.clone());
+                let budgets = Arc::clone(&budgets);
                 breaks.mark_unchanged();
                 connections.spawn(async move {
                     let Ok(relay) = TcpStream::connect(target).await else { return };
@@ -199,7 +200,7 @@ impl Cutter {
                     // Whatever ends first takes the other way, and so both sockets, with it.
                     tokio::select! {
                         () = ask(from_client, to_relay, &heads) => {}
-                        () = carry(from_relay, to_client, budget) => {}
+                        () = carry(from_relay, to_client, &budgets) => {}
                         _ = breaks.changed() => {}
                     }
                 });
@@ -236,9 +237,13 @@ async fn ask(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, heads: &Record<Str
     }
 }
 
-/// Passes so many bytes of the answer and no more.
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, budget: usize) {
-    let mut left = budget;
+/// Passes so many bytes of the answer as the next budget has, and no more.
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, budgets: &Mutex<vec::IntoIter<usize>>) {
+    // Browsers open connections to spare, which must not use up any.
+    if from.readable().await.is_err() {
+        return;
+    }
+    let mut left = budgets.lock().unwrap().next().unwrap_or(usize::MAX);
     let mut bytes = vec![0; 8 << 10];
     while left > 0 {
         let room = left.min(bytes.len());

@@ -27,6 +27,11 @@ impl Reconcile {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
+        if self.plan.is_blocked(&flight.aspect) {
+            // opencode's record of the session is on its way and tells more; the state is asked for the rest afterwards.
+            self.plan.mark_again(&flight, now.steady, flight.limit);
+            return;
+        }
         let mut drafts = Vec::new();
         let aspect = flight.aspect.clone();
         let text = match &answer {
@@ -116,7 +121,7 @@ impl Reconcile {
                     Group::ALL.into_iter().for_each(|group| self.want(group, now));
                 }
                 let listing = self.listing(flight);
-                let listed = self.shadow.compare_sessions(text, flight, listing, out)?;
+                let listed = self.shadow.compare_sessions(text, flight, listing, self.plan.blocked(), out)?;
                 self.listed(listed, flight, now);
             }
             Aspect::Everything => self.name_others(text, now)?,

@@ -128,7 +128,13 @@ impl Plan {
         self.blocked.clear();
     }
 
-    fn is_blocked(&self, aspect: &Aspect) -> bool {
+    /// The sessions of which nothing is asked.
+    pub(super) fn blocked(&self) -> &BTreeSet<SessionId> {
+        &self.blocked
+    }
+
+    /// Whether this is about one of them.
+    pub(super) fn is_blocked(&self, aspect: &Aspect) -> bool {
         aspect.session().is_some_and(|id| self.blocked.contains(id))
     }
 

@@ -1,5 +1,7 @@
 //! The list of sessions.
 
+use std::collections::BTreeSet;
+
 use super::super::aspect::SessionId;
 use super::super::json::{Entries, fingerprint};
 use super::super::plan::Flight;
@@ -48,12 +50,14 @@ pub(in crate::reconcile) struct Listed {
 }
 
 impl Shadow {
-    /// The newest sessions of all directories.
+    /// The newest sessions of all directories. Of those that are `blocked` it says nothing: the list is asked for once more
+    /// when they are not.
     pub(in crate::reconcile) fn compare_sessions(
         &mut self,
         text: &str,
         flight: &Flight,
         listing: Listing,
+        blocked: &BTreeSet<SessionId>,
         out: &mut Vec<Draft>,
     ) -> Result<Listed, ShapeError> {
         let entries: Vec<Entries<'_>> = serde_json::from_str(text).map_err(shape("the list of sessions"))?;
@@ -72,6 +76,10 @@ impl Shadow {
             let expects_new = listing.expects_new && millis(info.time.created) > newest;
             let listing = Listing { expects_new, ..listing };
             let unseen = listing.unseen_since.is_some_and(|since| millis(info.time.updated) >= since);
+            if blocked.contains(info.id.as_str()) {
+                ids.push(info.id);
+                continue;
+            }
             match self.compare_session(&text, &info, flight, listing, &mut told) {
                 Moved::Recorded => listed.recorded.push(info.id.as_str().into()),
                 Moved::Told => listed.moved.push(info.id.as_str().into()),

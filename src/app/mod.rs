@@ -348,13 +348,16 @@ async fn close_journal(journal: Arc<Journal>) {
 }
 
 /// Runs where it may wait for the disk: a commit holds up no request. Not a thread of the runtime's: that would keep the
-/// process from ending as long as a disk hangs.
+/// process from ending as long as a disk hangs. It keeps its own time: timers of another runtime wake that one's thread
+/// whenever they are set.
 async fn on_own_thread(name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
-    let runtime = tokio::runtime::Handle::current();
     let (done, ended) = tokio::sync::oneshot::channel::<()>();
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-        runtime.block_on(future);
-        drop(done);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let thread = runtime.and_then(|runtime| {
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            runtime.block_on(future);
+            drop(done);
+        })
     });
     match thread {
         // It says nothing, but it closes, also when the future panicked.

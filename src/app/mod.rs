@@ -200,20 +200,27 @@ impl Relay {
         let handle = pipeline.handle();
         // Each signal stops what depends on nothing that an earlier one stopped.
         let (stop_front, stop_ingest, stop_pipeline, stop_rest) = (Stop::new(), Stop::new(), Stop::new(), Stop::new());
-        let pipeline = tasks.spawn("pipeline", on_own_thread("pipeline", pipeline.run(inbox, stop_pipeline.clone())));
         tasks.spawn(
             "state witness",
             ingest::state::run(asks, upstream.clone(), inbox_sender.clone(), tasks.clone(), stop_ingest.clone()),
         );
         // Alone, because an opencode that is told to end would look like a broken stream.
         let stop_stream = stop_ingest.child();
-        if config.witness != Witness::Log {
+        let stream = (config.witness != Witness::Log).then(|| {
             let (upstream, out, stop) = (upstream.clone(), inbox_sender.clone(), stop_stream.clone());
-            tasks.spawn(
-                "stream witness",
-                ingest::stream::follow(limits.stream.clone(), upstream, out, tasks.clone(), stop),
-            );
-        }
+            ingest::stream::follow(limits.stream.clone(), upstream, out, tasks.clone(), stop)
+        });
+        let run = {
+            let (tasks, stop) = (tasks.clone(), stop_pipeline.clone());
+            async move {
+                // Here, because another thread than the one that reads would have to be woken for every event.
+                if let Some(follow) = stream {
+                    tasks.spawn("stream witness", follow);
+                }
+                pipeline.run(inbox, stop).await;
+            }
+        };
+        let pipeline = tasks.spawn("pipeline", on_own_thread("pipeline", run));
         if config.witness != Witness::Stream {
             let start =
                 position.map_or(ingest::log::Start::End, |text| ingest::log::Start::After(ingest::log::Position(text)));
@@ -348,11 +355,11 @@ async fn close_journal(journal: Arc<Journal>) {
 }
 
 /// Runs where it may wait for the disk: a commit holds up no request. Not a thread of the runtime's: that would keep the
-/// process from ending as long as a disk hangs. It keeps its own time: timers of another runtime wake that one's thread
-/// whenever they are set.
+/// process from ending as long as a disk hangs. It has a runtime of its own: timers and sockets of another's would
+/// wake that one's thread.
 async fn on_own_thread(name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
     let (done, ended) = tokio::sync::oneshot::channel::<()>();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let thread = runtime.and_then(|runtime| {
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             runtime.block_on(future);

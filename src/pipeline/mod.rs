@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use crate::hub::Hub;
@@ -127,6 +128,7 @@ impl Pipeline {
                 count = inbox.recv_many(&mut messages, BATCH) => if count == 0 { break },
                 () = sleep_until(tick) => {}
             }
+            gather(&mut inbox, &mut messages).await;
             next = self.step(&mut messages, upstream_changed);
         }
         // Everything that was sent before the senders stopped is still told.
@@ -204,6 +206,17 @@ impl Handle {
         status.directories = core.reconcile.directories().cloned().collect();
         status.newest = core.newest;
         status
+    }
+}
+
+/// Adds what comes while others of this thread have their turn: each batch costs a commit, however many events it has.
+async fn gather(inbox: &mut mpsc::Receiver<Message>, messages: &mut Vec<Message>) {
+    while messages.len() < BATCH {
+        yield_now().await;
+        if inbox.is_empty() {
+            return;
+        }
+        inbox.recv_many(messages, BATCH - messages.len()).await;
     }
 }
 

@@ -340,6 +340,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_published_before_the_end_is_given() {
+        let fixture = Fixture::new();
+        let (mut client, task) = fixture.pipe(4096, Version::HTTP_11);
+        let mut text = String::new();
+        until(&mut client, &mut text, "\n\n\r\n", 1).await;
+        // Several batches, none of which it has looked at when it is told.
+        (0..10).for_each(|_| fixture.publish(50_000));
+        fixture.streams.pull();
+        let mut rest = String::new();
+        timeout(SOON, client.read_to_string(&mut rest)).await.unwrap().unwrap();
+        assert_eq!(unchunked(&rest).matches("\n\n").count(), 10);
+        timeout(SOON, task).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
     async fn http_1_0_gets_no_chunks() {
         let fixture = Fixture::new();
         let (mut client, _task) = fixture.pipe(100, Version::HTTP_10);

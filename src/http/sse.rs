@@ -32,6 +32,9 @@ const API_HEARTBEAT: Duration = Duration::from_secs(15);
 /// The longest session id worth comparing, in bytes; and as much of a wrong value is told back, in characters.
 const SESSION_LIMIT: usize = 128;
 
+/// Most batches that a stream still gives after it was told to end, of 64 KiB each.
+const LAST_BATCHES: u8 = 16;
+
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// What a request asks of a stream, besides the directory.
@@ -163,8 +166,8 @@ impl fmt::Debug for EventStream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leaving {
     No,
-    /// It was told to end.
-    Told,
+    /// It was told to end, and gives at most so many batches of what is there already.
+    Told(u8),
     /// What was there already was given to hyper.
     Given,
     /// hyper had its chance to write that: it throws away what it has not written when a body ends as an error.
@@ -207,17 +210,19 @@ impl EventStream {
     /// Whether it was told to end. Whoever is told that it was not is woken when it is.
     pub(super) fn poll_told(&mut self, context: &mut Context<'_>) -> bool {
         if self.leaving == Leaving::No && self.stop.as_mut().poll(context).is_ready() {
-            self.leaving = Leaving::Told;
+            self.leaving = Leaving::Told(LAST_BATCHES);
         }
         self.leaving != Leaving::No
     }
 
-    /// Gives one batch of what is there already, so that clients at the tail miss nothing, and ends. Who is further behind
-    /// resumes by id.
+    /// Gives what is there already, so that clients at the tail miss nothing, and ends. Who is further behind resumes by id.
     fn leave(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Ended>> {
-        if self.leaving == Leaving::Told {
+        if let Leaving::Told(left) = self.leaving {
             self.leaving = Leaving::Given;
-            if let Poll::Ready(frames) = self.follower.poll_frames(context) {
+            if left > 0
+                && let Poll::Ready(frames) = self.follower.poll_frames(context)
+            {
+                self.leaving = Leaving::Told(left - 1);
                 return Poll::Ready(frames.map_err(Ended::from));
             }
         }

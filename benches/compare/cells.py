@@ -11,13 +11,13 @@ import typing
 
 from . import buslog, servers
 
-PROXIES = ("relay", "nginx", "haproxy", "bare_proxy")
+PROXIES = ("relay", "nginx", "haproxy", "bare_proxy", "bare_hyper")
 STREAMS = ("relay", "nchan", "bare_events")
 RELAY = ("relay",)
 LATENCY = ("relay", "direct", "bare_events")
 
 # Not the rivals.
-OURS = ("relay", "direct", "bare_proxy", "bare_events")
+OURS = ("relay", "direct", "bare_proxy", "bare_hyper", "bare_events")
 
 KIB, MIB = 1 << 10, 1 << 20
 

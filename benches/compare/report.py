@@ -7,7 +7,7 @@ import statistics
 from . import cells
 
 NAMES = {"relay": "relay", "nginx": "nginx", "haproxy": "HAProxy", "nchan": "nchan", "bare_proxy": "bare loop",
-         "bare_events": "bare loop"}
+         "bare_hyper": "bare hyper", "bare_events": "bare loop"}
 KIB, MIB = 1 << 10, 1 << 20
 
 
@@ -101,23 +101,27 @@ def tables(medians, scale):
 def rest(rows):
     names, cpu = [NAMES[subject] for subject in cells.PROXIES], "cpu_us_per_request"
     heads = ["body", "connections", *(f"{name}, µs CPU a request" for name in names), "relay / nginx", "relay / HAProxy",
-             "bare loop / nginx", "relay / bare loop", *(f"{name}, requests/s" for name in names)]
+             "bare loop / nginx", "bare hyper / nginx", "relay / bare hyper",
+             *(f"{name}, requests/s" for name in names)]
     lines = [[size(row.sets[0]), row.sets[1], *row.each(cells.PROXIES, cpu), row.ratio("relay", "nginx", cpu, 1.0),
               row.ratio("relay", "haproxy", cpu), row.ratio("bare_proxy", "nginx", cpu, 1.0),
-              row.ratio("relay", "bare_proxy", cpu), *row.each(cells.PROXIES, "requests_per_s")] for row in rows]
+              row.ratio("bare_hyper", "nginx", cpu, 1.0), row.ratio("relay", "bare_hyper", cpu),
+              *row.each(cells.PROXIES, "requests_per_s")] for row in rows]
     return ("## REST, passed through\n\nAs fast as answers come. Aim: relay / nginx ≤ 1.0. The bare loop is "
             "`load bare-proxy`: each client's bytes are copied to a connection of its own and back, with epoll, read and write, "
             "by as many threads as nginx has workers. It knows no HTTP. What it costs is the least that is left to a proxy in "
-            "user space.\n\n" + table(heads, lines))
+            "user space. Bare hyper is `load bare-hyper`: hyper's server and client in one task for each client, with nothing "
+            "between them.\n\n" + table(heads, lines))
 
 
 def paced(rows):
     names, cpu, late = [NAMES[subject] for subject in cells.PROXIES], "paced_cpu_us_per_request", "paced_latency"
     heads = ["body", "connections", "requests/s", *(f"{name}, p50 / p99 ms" for name in names), "p99 relay / nginx",
-             "p99 bare loop / nginx", *(f"{name}, µs CPU a request" for name in names)]
+             "p99 bare loop / nginx", "p99 bare hyper / nginx", *(f"{name}, µs CPU a request" for name in names)]
     lines = [[size(row.sets[0]), row.sets[1], f"{cells.PACE[row.sets[0]]:,}", *row.times(cells.PROXIES, late),
               row.ratio("relay", "nginx", f"{late}_p99_us", 1.0), row.ratio("bare_proxy", "nginx", f"{late}_p99_us", 1.0),
-              *row.each(cells.PROXIES, cpu)] for row in rows if row.sets[0] in cells.PACE]
+              row.ratio("bare_hyper", "nginx", f"{late}_p99_us", 1.0), *row.each(cells.PROXIES, cpu)]
+             for row in rows if row.sets[0] in cells.PACE]
     return ("At a rate that all of them can keep, times from when a request was due. Aim for p99: relay / nginx ≤ 1.0.\n\n"
             + table(heads, lines))
 

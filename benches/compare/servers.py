@@ -148,6 +148,9 @@ class Bench:
     def bare_proxy(self, origin):
         return self.bare("bare-proxy", origin.url)
 
+    def bare_hyper(self, origin):
+        return self.bare("bare-hyper", origin.url)
+
     def bare_events(self, origin):
         return self.bare("bare-events", f"{origin.url}/global/event")
 

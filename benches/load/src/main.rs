@@ -37,8 +37,9 @@ load origin [--publish URL] [--log FILE]
 load bare-events URL --threads N
     A server that writes what it reads from an event stream to every client, and nothing else.
 load bare-proxy URL --threads N
-    A server that copies bytes between clients and the upstream, and nothing else. Both say where they listen and end
-    like the origin.
+    A server that copies bytes between clients and the upstream, and nothing else.
+load bare-hyper URL --threads N
+    The same by hyper's server and client. All three say where they listen and end like the origin.
 load streams URL --clients N --seconds T [--origin URL --rate R [--sessions S]] [--cost PID]
     N clients on an event stream; events are ordered from the origin.
 load rest URL --connections N --seconds T [--rate R] [--cost PID]
@@ -78,6 +79,7 @@ fn run(command: &str, words: impl Iterator<Item = String>) -> io::Result<()> {
     match command {
         "origin" => origin::run(&arguments),
         "bare-events" => bare::run::<bare::Events>(&arguments),
+        "bare-hyper" => bare::hyper::run(&arguments),
         "bare-proxy" => bare::run::<bare::Proxy>(&arguments),
         "streams" => streams::run(&arguments),
         "rest" => rest::run(&arguments),

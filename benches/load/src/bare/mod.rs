@@ -1,8 +1,10 @@
-//! Servers that only move bytes: what is left to any server that makes these system calls, whatever it is written in.
+//! Servers that only move bytes: what is left to any server that makes these system calls, whatever it is written in; and
+//! one of hyper alone.
 //!
 //! Each thread has an epoll, a listener and connections of its own. The kernel spreads the clients over the listeners.
 
 mod events;
+pub(crate) mod hyper;
 mod proxy;
 
 use std::io;
@@ -42,6 +44,16 @@ pub(crate) trait Serve: Sized {
 /// Serves until standard input ends.
 pub(crate) fn run<S: Serve>(arguments: &Arguments) -> io::Result<()> {
     let upstream: Url = arguments.first()?;
+    let listeners = listeners(arguments)?;
+    thread::scope(|scope| {
+        let threads = listeners.into_iter().map(|listener| scope.spawn(|| serve::<S>(listener, &upstream)));
+        let threads: Vec<_> = threads.collect();
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("a panic"))))
+    })
+}
+
+/// As many as there are to be threads, on one port, which is told.
+fn listeners(arguments: &Arguments) -> io::Result<Vec<TcpListener>> {
     let count: usize = arguments.get("threads")?;
     let mut listeners = Vec::with_capacity(count);
     let mut port = 0;
@@ -54,11 +66,7 @@ pub(crate) fn run<S: Serve>(arguments: &Arguments) -> io::Result<()> {
         return Err(mistake("--threads is too few"));
     }
     println!("listening on http://127.0.0.1:{port}");
-    thread::scope(|scope| {
-        let threads = listeners.into_iter().map(|listener| scope.spawn(|| serve::<S>(listener, &upstream)));
-        let threads: Vec<_> = threads.collect();
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("a panic"))))
-    })
+    Ok(listeners)
 }
 
 /// One of those that share a port; of 0, the first of them.

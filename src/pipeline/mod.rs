@@ -237,3 +237,26 @@ fn restore(options: Options, restored: &Restored, now: Now) -> Reconcile {
 fn lock(core: &Mutex<Core>) -> MutexGuard<'_, Core> {
     core.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::stream;
+    use crate::stop::Tasks;
+
+    #[tokio::test]
+    async fn what_comes_by_turns_is_one_batch() {
+        let (sender, mut inbox) = mpsc::channel(2);
+        Tasks::new().spawn("sender", async move {
+            for _ in 0..BATCH + 10 {
+                sender.send(Message::Stream(stream::Message::Alive)).await.unwrap();
+            }
+        });
+        for size in [BATCH, 10, 0] {
+            let mut messages = Vec::new();
+            inbox.recv_many(&mut messages, BATCH).await;
+            gather(&mut inbox, &mut messages).await;
+            assert_eq!(messages.len(), size);
+        }
+    }
+}

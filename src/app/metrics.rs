@@ -88,7 +88,7 @@ impl Report {
         let open = self.clients.open();
         let mut streams = page.gauge("opencode_relay_client_streams", "Event streams that clients have open.");
         for view in [View::Instance, View::Session, View::Global, View::Api] {
-            let count = open.iter().filter(|client| client.view == view).count();
+            let count = open.iter().filter(|client| client.scope().view == view).count();
             streams.with(&[("stream", view.name())], count);
         }
         page.counter("opencode_relay_client_streams_opened_total", "Event streams that clients opened.")

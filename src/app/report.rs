@@ -183,11 +183,11 @@ impl Report {
         let told = open.into_iter().map(|(behind, client)| {
             json!({
                 "number": client.number,
-                "stream": client.view.name(),
+                "stream": client.scope().view.name(),
                 "peer": client.peer.to_string(),
                 "agent": client.agent,
-                "directory": client.directory.as_deref(),
-                "session": client.session.as_deref(),
+                "directory": client.scope().directory.as_deref(),
+                "session": client.scope().session.as_deref(),
                 "seconds": client.since.elapsed().as_secs(),
                 "behind": behind,
             })

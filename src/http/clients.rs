@@ -32,12 +32,6 @@ pub struct Client {
     pub peer: Peer,
     /// What it calls itself (`User-Agent`), up to 80 characters.
     pub agent: Option<Box<str>>,
-    /// Which stream it is.
-    pub view: View,
-    /// Whose events, if of one instance.
-    pub directory: Option<Arc<str>>,
-    /// Whose events, if of one session.
-    pub session: Option<Arc<str>>,
     /// Since when.
     pub since: Instant,
     /// How far it has come.
@@ -45,6 +39,12 @@ pub struct Client {
 }
 
 impl Client {
+    /// Which stream it is, and whose events.
+    #[must_use]
+    pub fn scope(&self) -> &Scope {
+        self.standing.scope()
+    }
+
     /// Up to which event everything was handed to its connection. What the kernel still holds counts as handed over.
     #[must_use]
     pub fn seq(&self) -> Seq {
@@ -56,7 +56,7 @@ impl Clients {
     /// How many streams of this view are open.
     #[must_use]
     pub fn count(&self, view: View) -> usize {
-        self.lock().open.values().filter(|client| client.view == view).count()
+        self.lock().open.values().filter(|client| client.scope().view == view).count()
     }
 
     /// How many streams were ever opened.
@@ -71,16 +71,13 @@ impl Clients {
         self.lock().open.values().cloned().collect()
     }
 
-    pub(super) fn enter(&self, scope: &Scope, peer: Peer, agent: Option<&str>, standing: Arc<Standing>) -> Place {
+    pub(super) fn enter(&self, peer: Peer, agent: Option<&str>, standing: Arc<Standing>) -> Place {
         let mut register = self.lock();
         register.streams += 1;
         let client = Arc::new(Client {
             number: register.streams,
             peer,
             agent: agent.map(|agent| agent.chars().take(AGENT).collect()),
-            view: scope.view,
-            directory: scope.directory.clone(),
-            session: scope.session.clone(),
             since: Instant::now(),
             standing,
         });
@@ -102,7 +99,7 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn view(&self) -> View {
-        self.client.view
+        self.client.scope().view
     }
 
     pub(super) fn peer(&self) -> Peer {

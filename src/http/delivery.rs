@@ -65,16 +65,21 @@ pub(super) struct Way<S> {
 pub(super) struct Delivery<S> {
     way: Way<S>,
     stream: Box<EventStream>,
-    /// Being written.
-    piece: Piece,
+    /// What the client did not take at once.
+    rest: Option<Box<Rest>>,
     is_chunked: bool,
     /// Whether the end of what the client sends would be noticed. Whoever sends more behind its request is not listened to
     /// any longer: that stays with the kernel, and the client's going shows when something is written.
     is_listening: bool,
-    /// Runs while the client takes nothing.
-    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+/// What is needed only while the client takes nothing. Idle clients are many: they have no room for it.
+struct Rest {
+    piece: Piece,
+    /// Ends when the client has taken nothing for too long.
+    stalled: Pin<Box<Sleep>>,
     /// The same once the stream was told to end.
-    last: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    last: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 /// Why a delivery was over.
@@ -92,15 +97,25 @@ enum Error {
 
 impl<S> Delivery<S> {
     pub(super) fn new(handover: Handover, way: Way<S>) -> Self {
-        Self {
+        let mut delivery = Self {
             stream: handover.stream,
-            piece: Piece::plain(handover.head),
+            rest: None,
             is_chunked: handover.is_chunked,
             is_listening: !way.has_more,
-            stalled: None,
-            last: None,
             way,
-        }
+        };
+        delivery.keep(Piece::plain(handover.head));
+        delivery
+    }
+
+    /// Keeps what is to be written first.
+    fn keep(&mut self, piece: Piece) {
+        let (stop, cut) = (self.stream.stop().clone(), self.way.cut.clone());
+        let last = Box::pin(async move {
+            stop.pulled().await;
+            cut.or(sleep(LAST_WAIT)).await;
+        });
+        self.rest = Some(Box::new(Rest { piece, stalled: Box::pin(sleep(self.way.stall)), last }));
     }
 }
 
@@ -135,54 +150,56 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Delivery<S> {
             }
         }
         loop {
-            match self.poll_write(context) {
-                Poll::Pending => return self.poll_patience(context),
-                Poll::Ready(Err(error)) => return Poll::Ready(error.into()),
-                // The bytes go, too: other clients' share them.
-                Poll::Ready(Ok(())) => (self.piece, self.stalled) = (Piece::default(), None),
+            if let Some(rest) = &mut self.rest {
+                match poll_write(&mut self.way.io, &mut rest.piece, context) {
+                    Poll::Pending => return self.poll_patience(context),
+                    Poll::Ready(Err(error)) => return Poll::Ready(error.into()),
+                    Poll::Ready(Ok(())) => self.rest = None,
+                }
             }
-            match ready!(self.stream.poll_next(context)) {
-                Ok(data) if self.is_chunked => self.piece = Piece::chunk(data),
-                Ok(data) => self.piece = Piece::plain(data),
+            let mut piece = match ready!(self.stream.poll_next(context)) {
+                Ok(data) if self.is_chunked => Piece::chunk(data),
+                Ok(data) => Piece::plain(data),
                 Err(ended) => return Poll::Ready(ended.into()),
+            };
+            match poll_write(&mut self.way.io, &mut piece, context) {
+                Poll::Pending => self.keep(piece),
+                Poll::Ready(Err(error)) => return Poll::Ready(error.into()),
+                Poll::Ready(Ok(())) => {}
             }
         }
-    }
-
-    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.piece.0.has_remaining() {
-            return Poll::Ready(Ok(()));
-        }
-        while self.piece.0.has_remaining() {
-            if ready!(poll_write_buf(Pin::new(&mut self.way.io), context, &mut self.piece.0))? == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-        }
-        Pin::new(&mut self.way.io).poll_flush(context)
     }
 
     /// Ends when the client has taken nothing for too long, which is less during a stop.
     fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<Error> {
-        if self.stream.poll_told(context) {
-            let last = self.last.get_or_insert_with(|| {
-                let cut = self.way.cut.clone();
-                Box::pin(async move {
-                    cut.or(sleep(LAST_WAIT)).await;
-                })
-            });
-            return last.as_mut().poll(context).map(|()| Error::Cut);
+        let Some(rest) = &mut self.rest else { return Poll::Pending };
+        if rest.last.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Error::Cut);
         }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(self.way.stall)));
-        loop {
-            ready!(stalled.as_mut().poll(context));
+        while !self.stream.is_told() {
+            ready!(rest.stalled.as_mut().poll(context));
             // It may have taken something since, if not all.
             let since = self.way.socket.blocked_since().unwrap_or_else(Instant::now);
             match since.checked_add(self.way.stall) {
-                Some(due) if due > Instant::now() => stalled.as_mut().reset(due),
+                Some(due) if due > Instant::now() => rest.stalled.as_mut().reset(due),
                 _ => return Poll::Ready(Error::Stalled),
             }
         }
+        Poll::Pending
     }
+}
+
+fn poll_write(
+    io: &mut (impl AsyncWrite + Unpin),
+    piece: &mut Piece,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    while piece.0.has_remaining() {
+        if ready!(poll_write_buf(Pin::new(&mut *io), context, &mut piece.0))? == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+    }
+    Pin::new(io).poll_flush(context)
 }
 
 /// Bytes on their way: the size of a chunk, what is in it, and what ends it.
@@ -212,12 +229,6 @@ impl Piece {
         let mut none = Cursor::new([0; SIZE]);
         none.set_position(SIZE as u64);
         Self(none.chain(data).chain(b""))
-    }
-}
-
-impl Default for Piece {
-    fn default() -> Self {
-        Self::plain(Bytes::new())
     }
 }
 
@@ -266,13 +277,18 @@ mod tests {
             self.hub.publish(records, None);
         }
 
+        fn end(&self) {
+            self.streams.pull();
+            self.hub.rouse();
+        }
+
         fn deliver<S>(&self, io: S, socket: Socket, version: Version, stall: Duration) -> JoinHandle<()>
         where
             S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         {
             let scope = Scope { view: View::Instance, directory: None, session: None, types: Types::default() };
-            let follower = self.hub.follow(scope.clone(), None, Form { ids: false, origin: false });
-            let place = self.clients.enter(&scope, Peer::Unix, None, follower.standing());
+            let follower = self.hub.follow(scope, None, Form { ids: false, origin: false });
+            let place = self.clients.enter(Peer::Unix, None, follower.standing());
             let stream = EventStream::new(follower, place, Duration::from_secs(60), self.streams.clone());
             let (parts, ()) = Response::new(()).into_parts();
             let handover = Handover::new(parts, Box::new(stream), version);
@@ -330,7 +346,7 @@ mod tests {
             assert!(frames.starts_with("data: ") && frames.contains("server.connected"), "{frames}");
             assert_eq!(frames.matches("\n\n").count(), 4, "{room}: {frames}");
             // No last chunk: the end is an error to the client.
-            fixture.streams.pull();
+            fixture.end();
             let mut rest = String::new();
             timeout(SOON, client.read_to_string(&mut rest)).await.unwrap().unwrap();
             assert_eq!(rest, "");
@@ -347,7 +363,7 @@ mod tests {
         until(&mut client, &mut text, "\n\n\r\n", 1).await;
         // Several batches, none of which it has looked at when it is told.
         (0..10).for_each(|_| fixture.publish(50_000));
-        fixture.streams.pull();
+        fixture.end();
         let mut rest = String::new();
         timeout(SOON, client.read_to_string(&mut rest)).await.unwrap().unwrap();
         assert_eq!(unchunked(&rest).matches("\n\n").count(), 10);
@@ -409,7 +425,7 @@ mod tests {
             reads.read_exact(&mut bytes).await.unwrap();
         }
         assert!(!slow.is_finished());
-        fixture.streams.pull();
+        fixture.end();
         fixture.cut.pull();
         timeout(LAST_WAIT / 2, stays).await.unwrap().unwrap();
     }

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::passed::Passed;
-use super::socket::Stream;
+use super::socket::Accepted;
 use super::tls::Tls;
 use super::unix::{self, SocketFile, UnixError};
 use crate::proxy::Peer;
@@ -199,15 +199,15 @@ impl Listener {
     }
 
     /// The next client.
-    pub(super) async fn accept(&self) -> io::Result<(Stream, Peer)> {
+    pub(super) async fn accept(&self) -> io::Result<(Accepted, Peer)> {
         match &self.0 {
             Kind::Tcp(listener, _) => {
                 let (stream, peer) = listener.accept().await?;
-                Ok((Stream::Tcp(stream), Peer::Ip(peer)))
+                Ok((Accepted::Tcp(stream.into_std()?), Peer::Ip(peer)))
             }
             Kind::Unix(listener, _) | Kind::PassedUnix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Stream::Unix(stream), Peer::Unix))
+                Ok((Accepted::Unix(stream.into_std()?), Peer::Unix))
             }
         }
     }

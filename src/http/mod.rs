@@ -198,7 +198,7 @@ fn route<'a>(method: &Method, path: &'a str, has_api: bool) -> Route<'a> {
 }
 
 impl Front {
-    pub(crate) fn new(parts: Parts, streams: Stop) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
         Self {
             admission: Admission::new(
                 parts.proxy.clone(),
@@ -213,8 +213,14 @@ impl Front {
             pages: Pages { status: parts.status, ready: parts.ready, metrics: parts.metrics },
             stall_timeout: parts.options.stall_timeout,
             heartbeat: parts.options.heartbeat,
-            streams,
+            streams: Stop::new(),
         }
+    }
+
+    /// Ends the event streams, and what waits to become one.
+    fn end_streams(&self) {
+        self.streams.pull();
+        self.hub.rouse();
     }
 
     /// Answers one request of the connection `socket`. Every request in flight has room for this future, so what it is made

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::proxy::{Peer, TrustedProxy};
@@ -41,24 +41,27 @@ impl Connections {
 /// The places.
 #[derive(Debug)]
 pub(super) struct Room {
-    /// One permit per connection; without one nobody is accepted, and the kernel's backlog holds the callers.
-    all: Arc<Semaphore>,
     per_address: Option<usize>,
     /// Proxies in front of us come for many clients: only the limit for all is theirs.
     trusted: Vec<TrustedProxy>,
-    taken: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    connections: Connections,
+    places: Arc<Places>,
     /// When the log said it, and how many were refused by then.
     logged: Mutex<Option<(Instant, u64)>>,
 }
 
-/// One connection's place; dropping it gives it back.
+#[derive(Debug)]
+struct Places {
+    /// One permit per connection; without one nobody is accepted, and the kernel's backlog holds the callers.
+    all: Semaphore,
+    taken: Mutex<HashMap<IpAddr, usize>>,
+    connections: Connections,
+}
+
+/// One connection's place; dropping it gives it back. As small as can be: every idle client has one.
 #[derive(Debug)]
 pub(super) struct Place {
     address: Option<IpAddr>,
-    taken: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    connections: Connections,
-    _permit: OwnedSemaphorePermit,
+    places: Arc<Places>,
 }
 
 impl Room {
@@ -68,21 +71,22 @@ impl Room {
         trusted: Vec<TrustedProxy>,
         connections: Connections,
     ) -> Self {
-        let all = Arc::new(Semaphore::new(all.min(Semaphore::MAX_PERMITS)));
-        Self { all, per_address, trusted, taken: Arc::default(), connections, logged: Mutex::default() }
+        let all = Semaphore::new(all.min(Semaphore::MAX_PERMITS));
+        let places = Arc::new(Places { all, taken: Mutex::default(), connections });
+        Self { per_address, trusted, places, logged: Mutex::default() }
     }
 
     /// Waits until there is room for one more.
-    pub(super) async fn wait(&self) -> Option<OwnedSemaphorePermit> {
-        self.all.clone().acquire_owned().await.ok()
+    pub(super) async fn wait(&self) -> Option<SemaphorePermit<'_>> {
+        self.places.all.acquire().await.ok()
     }
 
     /// A place for a client, unless its address has enough of them.
-    pub(super) fn take(&self, permit: OwnedSemaphorePermit, peer: Peer) -> Option<Place> {
+    pub(super) fn take(&self, permit: SemaphorePermit<'_>, peer: Peer) -> Option<Place> {
         let address = match (self.per_address, peer) {
             (Some(limit), Peer::Ip(address)) if !self.trusted.iter().any(|proxy| proxy.is(peer)) => {
                 let client = client(address.ip());
-                let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut taken = self.places.taken();
                 let count = taken.entry(client).or_default();
                 if *count >= limit {
                     drop(taken);
@@ -94,13 +98,14 @@ impl Room {
             }
             _ => None,
         };
-        self.connections.0.open.fetch_add(1, Ordering::Relaxed);
-        let (taken, connections) = (self.taken.clone(), self.connections.clone());
-        Some(Place { address, taken, connections, _permit: permit })
+        self.places.connections.0.open.fetch_add(1, Ordering::Relaxed);
+        // The place gives it back.
+        permit.forget();
+        Some(Place { address, places: self.places.clone() })
     }
 
     fn refuse(&self, client: IpAddr, limit: usize) {
-        let refused = self.connections.0.refused.fetch_add(1, Ordering::Relaxed) + 1;
+        let refused = self.places.connections.0.refused.fetch_add(1, Ordering::Relaxed) + 1;
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         let before = logged.map_or(0, |(_, refused)| refused);
         if logged.is_some_and(|(when, _)| when.elapsed() < LOG_EVERY) {
@@ -117,17 +122,25 @@ impl Room {
     }
 }
 
+impl Places {
+    fn taken(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        self.connections.0.open.fetch_sub(1, Ordering::Relaxed);
-        let Some(address) = self.address else { return };
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&address);
+        self.places.connections.0.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(address) = self.address {
+            let mut taken = self.places.taken();
+            if let Some(count) = taken.get_mut(&address) {
+                *count -= 1;
+                if *count == 0 {
+                    taken.remove(&address);
+                }
             }
         }
+        self.places.all.add_permits(1);
     }
 }
 
@@ -170,10 +183,10 @@ mod tests {
             all.push(take("10.1.2.3:1").await.unwrap());
             all.push(room.take(room.wait().await.unwrap(), Peer::Unix).unwrap());
         }
-        assert_eq!((room.connections.open(), room.connections.refused()), (14, 2));
+        assert_eq!((room.places.connections.open(), room.places.connections.refused()), (14, 2));
         drop((second, third, six, all));
-        assert_eq!(room.connections.open(), 0);
-        assert!(room.taken.lock().unwrap().is_empty());
+        assert_eq!(room.places.connections.open(), 0);
+        assert!(room.places.taken().is_empty());
     }
 
     #[tokio::test]

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::connection::{Client, Ends, LAST_WAIT, Limits};
 use super::listen::Listener;
 use super::room::{Place, Room};
-use super::socket::{Socket, Stream};
+use super::socket::{Accepted, Socket, Stream};
 use super::threads::Threads;
 use super::tls::Tls;
 use super::{Front, Parts};
@@ -34,8 +35,8 @@ pub async fn serve(listeners: Vec<Listener>, threads: Arc<Threads>, parts: Parts
         options.trusted.clone(),
         parts.connections.clone(),
     );
-    let (streams, ends) = (Stop::new(), Ends { drain: Stop::new(), drop: Stop::new(), tasks: tasks.clone() });
-    let front = Arc::new(Front::new(parts, streams.clone()));
+    let ends = Ends { drain: Stop::new(), drop: Stop::new(), tasks: tasks.clone() };
+    let front = Arc::new(Front::new(parts));
     let server = Arc::new(Server { threads, front, room, limits, ends, connections: TaskTracker::new() });
 
     let accepting: Vec<_> = listeners
@@ -48,7 +49,7 @@ pub async fn serve(listeners: Vec<Listener>, threads: Arc<Threads>, parts: Parts
     stop.pulled().await;
 
     // Endless bodies would block hyper's graceful shutdown: they end first.
-    streams.pull();
+    server.front.end_streams();
     server.ends.drain.pull();
     server.connections.close();
     if tokio::time::timeout(grace, server.connections.wait()).await.is_err() {
@@ -74,20 +75,31 @@ struct Server {
 
 impl Server {
     /// Serves a client, on the thread whose turn it is.
-    fn begin(self: &Arc<Self>, stream: Stream, peer: Peer, place: Place, tls: Option<Tls>) -> io::Result<()> {
-        let on = self.threads.enter();
-        let stream = if on.is_some() { stream.registered_here()? } else { stream };
-        let client = Arc::new(Client {
+    ///
+    /// Whatever it needs is made there, the room for its future too, which is no part of the task: a task is aligned to 128
+    /// bytes, and glibc's malloc (before 2.38) cannot use the place of an aligned allocation for the next such one. What
+    /// stays for as long as the client does would fill such places up, one after the other.
+    fn begin(self: &Arc<Self>, accepted: Accepted, peer: Peer, place: Place, tls: Option<Tls>) {
+        let _on = self.threads.enter();
+        let (server, token) = (self.clone(), self.connections.token());
+        self.ends.tasks.spawn("client connection", async move {
+            match accepted.register() {
+                Ok(stream) => Box::pin(server.client(stream, peer, place, token).serve(tls)).await,
+                Err(error) => tracing::warn!(%error, "cannot serve a connection; it is closed"),
+            }
+        });
+    }
+
+    fn client(&self, stream: Stream, peer: Peer, place: Place, token: TaskTrackerToken) -> Arc<Client> {
+        Arc::new(Client {
             front: self.front.clone(),
             peer,
             local: stream.local_address(),
             socket: Socket::new(stream, Some(place)),
             limits: self.limits,
             ends: self.ends.clone(),
-            token: self.connections.token(),
-        });
-        self.ends.tasks.spawn("client connection", client.serve(tls));
-        Ok(())
+            token,
+        })
     }
 }
 
@@ -97,11 +109,9 @@ async fn accept(server: Arc<Server>, listener: Listener, stop: Stop) {
         let Some(Some(permit)) = stop.or(server.room.wait()).await else { return };
         let Some(accepted) = stop.or(listener.accept()).await else { return };
         match accepted {
-            Ok((stream, peer)) => {
+            Ok((accepted, peer)) => {
                 let Some(place) = server.room.take(permit, peer) else { continue };
-                if let Err(error) = server.begin(stream, peer, place, listener.tls().cloned()) {
-                    tracing::warn!(%error, "cannot serve a connection; it is closed");
-                }
+                server.begin(accepted, peer, place, listener.tls().cloned());
             }
             // That one caller's trouble.
             Err(error) if is_callers(&error) => tracing::debug!(%error, "a connection was gone before it was accepted"),

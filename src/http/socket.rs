@@ -6,8 +6,8 @@
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -36,6 +36,9 @@ const GONE: u32 = 2;
 /// How often the kernel asks a silent client whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
+/// Since when times are counted. One for all, because every idle client would have its own.
+static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 /// The connection. Clones are the same socket; only one of them may read and write.
 #[derive(Clone, Debug)]
 pub(super) struct Socket(Arc<Shared>);
@@ -45,8 +48,7 @@ struct Shared {
     stream: Stream,
     /// Set once and never taken back: on HTTP/1 an event stream is the last answer on its connection.
     carries_stream: AtomicBool,
-    accepted: Instant,
-    /// Milliseconds from `accepted`, plus one, to when the kernel had no room; 0 while it has.
+    /// Milliseconds from [`BEGIN`], plus one, to when the kernel had no room; 0 while it has.
     blocked: AtomicU64,
     /// With the socket and not with the task that serves it: an upgraded connection outlives that.
     _place: Option<Place>,
@@ -57,6 +59,23 @@ struct Shared {
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+}
+
+/// A connection that does not block, and belongs to no runtime yet.
+#[derive(Debug)]
+pub(super) enum Accepted {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Accepted {
+    /// Makes it one of the runtime that this is called on.
+    pub(super) fn register(self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(stream) => TcpStream::from_std(stream).map(Stream::Tcp),
+            Self::Unix(stream) => UnixStream::from_std(stream).map(Stream::Unix),
+        }
+    }
 }
 
 /// Calls the method that both kinds of stream have.
@@ -70,14 +89,6 @@ macro_rules! each {
 }
 
 impl Stream {
-    /// The same connection, as one of the runtime that this is called on and not of the one that accepted it.
-    pub(super) fn registered_here(self) -> io::Result<Self> {
-        match self {
-            Self::Tcp(stream) => TcpStream::from_std(stream.into_std()?).map(Self::Tcp),
-            Self::Unix(stream) => UnixStream::from_std(stream.into_std()?).map(Self::Unix),
-        }
-    }
-
     /// The address that the client connected to.
     pub(super) fn local_address(&self) -> Option<SocketAddr> {
         match self {
@@ -90,13 +101,8 @@ impl Stream {
 impl Socket {
     /// Its place is given back when the socket is closed.
     pub(super) fn new(stream: Stream, place: Option<Place>) -> Self {
-        let shared = Shared {
-            stream,
-            carries_stream: AtomicBool::new(false),
-            accepted: Instant::now(),
-            blocked: AtomicU64::new(0),
-            _place: place,
-        };
+        let shared =
+            Shared { stream, carries_stream: AtomicBool::new(false), blocked: AtomicU64::new(0), _place: place };
         let socket = Self(Arc::new(shared));
         if socket.is_tcp() {
             // None of these is worth losing a client for.
@@ -127,7 +133,7 @@ impl Socket {
     /// Since when something waits to be written that the client does not take.
     pub(super) fn blocked_since(&self) -> Option<Instant> {
         let blocked = self.0.blocked.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(self.0.accepted + Duration::from_millis(blocked))
+        Some(*BEGIN + Duration::from_millis(blocked))
     }
 
     /// From now on closing is a reset: for HTTP/1.0, where a plain close would look like a complete answer, and for clients
@@ -188,7 +194,7 @@ impl Socket {
         loop {
             let Poll::Ready(ready) = each!(&self.0.stream, stream => stream.poll_write_ready(context)) else {
                 if self.0.blocked.load(Ordering::Relaxed) == 0 {
-                    let passed = u64::try_from(self.0.accepted.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    let passed = u64::try_from(BEGIN.elapsed().as_millis()).unwrap_or(u64::MAX);
                     self.0.blocked.store(passed.saturating_add(1), Ordering::Relaxed);
                 }
                 return Poll::Pending;

@@ -4,7 +4,6 @@
 //! the SDK comes back after an error only.
 
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -108,9 +107,9 @@ pub(super) fn open(
     cors: HeaderMap,
 ) -> Response<AnswerBody> {
     let scope = Scope { view: wish.view, directory, session: wish.session, types: wish.types };
-    let follower = front.hub.follow(scope.clone(), wish.last_id.as_deref(), wish.form);
+    let follower = front.hub.follow(scope, wish.last_id.as_deref(), wish.form);
     let word = header(follower.word());
-    let place = front.clients.enter(&scope, peer, wish.agent.as_deref(), follower.standing());
+    let place = front.clients.enter(peer, wish.agent.as_deref(), follower.standing());
     let stream = EventStream::new(follower, place, front.heartbeat, front.streams.clone());
     let mut response = Response::new(AnswerBody::from(Box::new(stream)));
     let headers = response.headers_mut();
@@ -151,7 +150,8 @@ pub(super) struct EventStream {
     heartbeat: Interval,
     /// Nothing may come before the greeting.
     greeted: bool,
-    stop: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Ends it. Nobody waits for this here: whoever pulls it wakes the hub's followers.
+    stop: Stop,
     leaving: Leaving,
     place: Place,
 }
@@ -183,7 +183,6 @@ impl EventStream {
         let mut heartbeat = interval_at(first, period);
         // A client that was away gets one heartbeat when it reads again, not all that were due.
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let stop = Box::pin(async move { stop.pulled().await });
         Self { follower, heartbeat, greeted: false, stop, leaving: Leaving::No, place }
     }
 
@@ -194,7 +193,7 @@ impl EventStream {
 
     /// The next bytes. Ranked: the stop (see [`Self::leave`]), a heartbeat that is due (a busy stream must not hold it up), events.
     pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Ended>> {
-        if self.poll_told(context) {
+        if self.is_told() {
             return self.leave(context);
         }
         if self.greeted && self.heartbeat.poll_tick(context).is_ready() {
@@ -203,16 +202,24 @@ impl EventStream {
         let frames = self.follower.poll_frames(context);
         if frames.is_ready() {
             self.greeted = true;
+        } else if self.is_told() {
+            // Just now, and the hub's followers may have been woken before this one was among them.
+            return self.leave(context);
         }
         frames.map_err(Ended::from)
     }
 
-    /// Whether it was told to end. Whoever is told that it was not is woken when it is.
-    pub(super) fn poll_told(&mut self, context: &mut Context<'_>) -> bool {
-        if self.leaving == Leaving::No && self.stop.as_mut().poll(context).is_ready() {
+    /// Whether it was told to end.
+    pub(super) fn is_told(&mut self) -> bool {
+        if self.leaving == Leaving::No && self.stop.is_pulled() {
             self.leaving = Leaving::Told(LAST_BATCHES);
         }
         self.leaving != Leaving::No
+    }
+
+    /// What tells it to end.
+    pub(super) fn stop(&self) -> &Stop {
+        &self.stop
     }
 
     /// Gives what is there already, so that clients at the tail miss nothing, and ends. Who is further behind resumes by id.

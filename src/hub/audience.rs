@@ -105,6 +105,18 @@ impl Audience {
         state.newest = newest.map_or(state.newest, |record| record.seq);
     }
 
+    /// Takes along everybody who waits for whatever it is.
+    pub(super) fn rouse(&self, woken: &mut Vec<Waker>) {
+        let mut state = self.state();
+        let tail = state.tail;
+        state.wakers.rouse(tail, woken);
+    }
+
+    /// Who waits for the journal's file can be roused, too.
+    pub(super) fn reads_file(&self, place: &Place, waker: &Waker) {
+        self.state().wakers.read(place, waker);
+    }
+
     /// What there is for a follower that has come to `cursor`, which is moved on over what is not in the scope. One that has to
     /// wait leaves its waker, under the lock that [`Self::show`] takes too, so that no record comes between.
     pub(super) fn turn(&self, cursor: &mut Cursor, place: &Place, waker: &Waker) -> Turn {
@@ -225,6 +237,12 @@ impl Standing {
 
     pub(super) fn set(&self, cursor: Cursor) {
         self.seq.store(cursor.seq.0, Ordering::Relaxed);
+    }
+
+    /// Whose events it follows.
+    #[must_use]
+    pub fn scope(&self) -> &Scope {
+        &self.audience.interest.scope
     }
 
     /// Up to which number everything was handed out or is not in the scope.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -177,7 +177,10 @@ impl Follower {
         loop {
             let batch = match &mut self.reading {
                 Some(reading) => {
-                    let read = ready!(reading.0.as_mut().poll(context));
+                    let Poll::Ready(read) = reading.0.as_mut().poll(context) else {
+                        self.audience().reads_file(&self.place, context.waker());
+                        return Poll::Pending;
+                    };
                     self.reading = None;
                     read?
                 }

@@ -111,6 +111,17 @@ impl Hub {
             None if is_owed => {}
             None => return,
         }
+        let cursor = tail.cursor;
+        Self::wake(tail, |audience, woken| audience.show(&records, cursor, is_owed, woken));
+    }
+
+    /// Wakes every follower that waits, for events or for the journal's file. There is nothing new for them.
+    pub fn rouse(&self) {
+        Self::wake(self.tail(), Audience::rouse);
+    }
+
+    /// Wakes those followers that `choose` takes along from each audience.
+    fn wake(tail: MutexGuard<'_, Tail>, choose: impl Fn(&Audience, &mut Vec<Waker>)) {
         let mut calls: Vec<(Option<Arc<Crier>>, Vec<Waker>)> = Vec::new();
         for audience in tail.audiences.values() {
             let place = calls.iter().position(|(crier, _)| runtime(crier) == runtime(&audience.crier));
@@ -118,7 +129,7 @@ impl Hub {
                 calls.push((audience.crier.clone(), Vec::new()));
                 calls.len() - 1
             });
-            audience.show(&records, tail.cursor, is_owed, &mut calls[place].1);
+            choose(audience, &mut calls[place].1);
         }
         drop(tail);
         // Outside the locks, because a woken follower takes them at once.

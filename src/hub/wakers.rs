@@ -20,7 +20,8 @@ pub(super) struct Wakers {
 /// What a follower does.
 #[derive(Debug)]
 enum Slot {
-    Reads,
+    /// With a waker: from the journal's file, which takes a while.
+    Reads(Option<Waker>),
     Waits(Waker),
     /// It was woken, and had nothing to read before this position, however long it slept.
     Woken(Cursor),
@@ -30,14 +31,14 @@ impl Wakers {
     /// A place for a new follower.
     pub(super) fn enter(&mut self) -> Place {
         Place(self.free.pop().unwrap_or_else(|| {
-            self.places.push(Slot::Reads);
+            self.places.push(Slot::Reads(None));
             self.places.len() - 1
         }))
     }
 
     /// Gives the place back.
     pub(super) fn leave(&mut self, place: &Place) {
-        let left = std::mem::replace(&mut self.places[place.0], Slot::Reads);
+        let left = std::mem::replace(&mut self.places[place.0], Slot::Reads(None));
         self.waiting -= usize::from(matches!(left, Slot::Waits(_)));
         self.free.push(place.0);
     }
@@ -51,6 +52,22 @@ impl Wakers {
                 self.waiting += 1;
             }
         }
+    }
+
+    /// Remembers whom to rouse, and for nothing else: it reads the file.
+    pub(super) fn read(&mut self, place: &Place, waker: &Waker) {
+        self.places[place.0] = Slot::Reads(Some(waker.clone()));
+    }
+
+    /// Takes along everybody who could be roused; nothing is new for them, so they stand where they stood, which is `tail` for
+    /// those that wait.
+    pub(super) fn rouse(&mut self, tail: Cursor, woken: &mut Vec<Waker>) {
+        self.take(tail, woken);
+        let readers = self.places.iter_mut().filter_map(|slot| match slot {
+            Slot::Reads(waker) => waker.take(),
+            Slot::Waits(_) | Slot::Woken(_) => None,
+        });
+        woken.extend(readers);
     }
 
     /// Takes everybody who waits along; they have nothing to read before `tail`.

@@ -84,6 +84,23 @@ fn a_publish_wakes_only_who_waits_and_nothing_is_missed() {
 }
 
 #[test]
+fn whoever_waits_can_be_roused_and_finds_nothing_new() {
+    let fixture = Fixture::new(1 << 20);
+    let (waiting, reading) = (Arc::new(Count::default()), Arc::new(Count::default()));
+    let (waiting_waker, reading_waker) = (Waker::from(waiting.clone()), Waker::from(reading.clone()));
+    let (mut follower, mut other) = (fixture.follow(None), fixture.follow(None));
+    assert!(drain(&mut follower, &waiting_waker).1.is_pending());
+    assert!(other.poll_frames(&mut Context::from_waker(&reading_waker)).is_ready());
+    fixture.hub.rouse();
+    assert_eq!((waiting.0.load(Ordering::SeqCst), reading.0.load(Ordering::SeqCst)), (1, 0));
+    let (seqs, end) = drain(&mut follower, &waiting_waker);
+    assert!(seqs.is_empty() && end.is_pending());
+    fixture.publish("/p", 2);
+    assert_eq!(waiting.0.load(Ordering::SeqCst), 2);
+    assert_eq!(drain(&mut follower, &waiting_waker).0, [1, 2]);
+}
+
+#[test]
 fn whoever_is_behind_reads_the_journal_and_ends_live() {
     let fixture = Fixture::new(64 << 20);
     let waker = Waker::noop();
@@ -123,6 +140,14 @@ async fn whoever_is_behind_memory_reads_the_file_and_wakes_up() {
         assert!(greeting.is_ready());
         follower
     };
+    // Whoever waits for its turn to read can be roused.
+    let turns = hub.0.reads.clone().acquire_many_owned(2).await;
+    let (mut follower, count) = (follow(), Arc::new(Count::default()));
+    let waker = Waker::from(count.clone());
+    assert!(follower.poll_frames(&mut Context::from_waker(&waker)).is_pending());
+    hub.rouse();
+    assert_eq!(count.0.load(Ordering::SeqCst), 1);
+    drop((turns, follower));
     let mut followers: Vec<Follower> = (0..6).map(|_| follow()).collect();
     // Some go away while the file is read for them, or while they wait for their turn.
     for follower in &mut followers[..4] {

@@ -362,7 +362,8 @@ async fn on_own_thread(name: &'static str, future: impl Future<Output = ()> + Se
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let thread = runtime.and_then(|runtime| {
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            runtime.block_on(future);
+            // As a task, because waking what is blocked on takes the runtime a turn.
+            let _ = runtime.block_on(runtime.spawn(future));
             drop(done);
         })
     });

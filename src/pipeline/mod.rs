@@ -9,6 +9,7 @@ mod history;
 mod status;
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -116,8 +117,13 @@ impl Pipeline {
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Message>, stop: Stop) {
         let mut messages = Vec::with_capacity(BATCH);
         let mut next = self.step(&mut messages, true);
+        // One timer for all: a new one is set each time where an old one is put off at most, and setting one wakes the runtime.
+        let mut tick = pin!(sleep_until(Instant::now()));
         loop {
-            let tick = next.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            let due = next.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            if tick.deadline() != due {
+                tick.as_mut().reset(due);
+            }
             let mut upstream_changed = false;
             // Ranked: a stop is heard before more work, messages come before the clock, because they may answer what
             // the clock would ask for.
@@ -126,7 +132,7 @@ impl Pipeline {
                 () = stop.pulled() => break,
                 changed = self.upstream.changed() => upstream_changed = changed.is_ok(),
                 count = inbox.recv_many(&mut messages, BATCH) => if count == 0 { break },
-                () = sleep_until(tick) => {}
+                () = tick.as_mut() => {}
             }
             gather(&mut inbox, &mut messages).await;
             next = self.step(&mut messages, upstream_changed);

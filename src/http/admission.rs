@@ -4,20 +4,23 @@
 //! client's own credentials, directory and Origin, and hands a refusal through. Only when opencode cannot be asked, and the
 //! relay holds the password itself, does it compare on its own; which pages may read the answer then, see [`Origins`].
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use http::{Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
 use super::credentials::Credentials;
 use super::host::{self, Hosts};
+use super::joint::Joint;
 use super::origins::Origins;
-use crate::proxy::{self, Caller, Failure, Proxy, ProxyBody, answer, query};
+use crate::proxy::{self, Caller, Failure, Peer, Proxy, ProxyBody, answer, query};
 
 /// How long opencode may take to say whom it admits. The first question for a directory boots an instance: seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,7 +44,7 @@ pub(super) enum Wants {
 }
 
 /// An admitted client.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Grant {
     /// The directory as opencode resolved it, for [`Wants::Instance`].
     pub(super) directory: Option<Arc<str>>,
@@ -52,8 +55,22 @@ pub(super) struct Grant {
 /// The whole answer that turns a client away; boxed, because it is the rare case.
 pub(super) type Refusal = Box<Response<ProxyBody>>;
 
+/// What came of a question: the refusal is an answer with a body, which one of those who asked can have.
+#[derive(Clone, Debug)]
+enum Verdict {
+    Granted(Grant),
+    Refused(Arc<Mutex<Option<Refusal>>>),
+    /// There was no answer within [`ATTEMPT`].
+    Late,
+}
+
 /// The guard.
 pub(super) struct Admission {
+    guard: Arc<Guard>,
+    questions: Joint<Verdict>,
+}
+
+struct Guard {
     proxy: Proxy,
     credentials: Option<Credentials>,
     hosts: Hosts,
@@ -69,7 +86,9 @@ struct PathAnswer {
 
 impl Admission {
     pub(super) fn new(proxy: Proxy, credentials: Option<Credentials>, hosts: Hosts) -> Self {
-        Self { proxy, credentials, hosts, default_directory: Mutex::default(), origins: Origins::default() }
+        let default_directory = Mutex::default();
+        let guard = Guard { proxy, credentials, hosts, default_directory, origins: Origins::default() };
+        Self { guard: Arc::new(guard), questions: Joint::default() }
     }
 
     /// Lets the client in, or gives the answer that refuses it.
@@ -81,14 +100,45 @@ impl Admission {
         caller: &Caller,
     ) -> Result<Grant, Refusal> {
         let until = Instant::now() + PATIENCE;
+        let words = words(wants, uri, headers, caller);
         while Instant::now() < until {
-            if let Ok(verdict) = timeout(ATTEMPT, self.ask(wants, uri, headers, caller)).await {
-                return verdict;
+            let ask = || {
+                let (guard, uri, headers, caller) = (self.guard.clone(), uri.clone(), headers.clone(), caller.clone());
+                async move { guard.verdict(wants, &uri, &headers, &caller).await }
+            };
+            let verdict = match self.questions.ask(&words, ask).await {
+                // Somebody else has it already.
+                Verdict::Refused(refusal) if lock(&refusal).is_none() => ask().boxed().await,
+                verdict => verdict,
+            };
+            match verdict {
+                Verdict::Granted(grant) => return Ok(grant),
+                Verdict::Refused(refusal) => {
+                    if let Some(refusal) = lock(&refusal).take() {
+                        return Err(refusal);
+                    }
+                }
+                Verdict::Late => {}
             }
         }
         let message = format!("opencode did not say within {PATIENCE:?} whether you are admitted; is it overloaded?");
         let refusal = own(StatusCode::GATEWAY_TIMEOUT, "UpstreamTimeoutError", &message);
         Err(self.readable(refusal, headers))
+    }
+
+    /// An answer of the relay's own instead of opencode's, for the pages that opencode last let read.
+    pub(super) fn readable(&self, refusal: Refusal, headers: &HeaderMap) -> Refusal {
+        self.guard.readable(refusal, headers)
+    }
+}
+
+impl Guard {
+    async fn verdict(&self, wants: Wants, uri: &Uri, headers: &HeaderMap, caller: &Caller) -> Verdict {
+        match timeout(ATTEMPT, self.ask(wants, uri, headers, caller)).await {
+            Ok(Ok(grant)) => Verdict::Granted(grant),
+            Ok(Err(refusal)) => Verdict::Refused(Arc::new(Mutex::new(Some(refusal)))),
+            Err(_) => Verdict::Late,
+        }
     }
 
     async fn ask(&self, wants: Wants, uri: &Uri, headers: &HeaderMap, caller: &Caller) -> Result<Grant, Refusal> {
@@ -122,7 +172,7 @@ impl Admission {
         let Some(PathAnswer { directory }) = answered else { return Err(not_opencode(&head.headers)) };
         let directory: Arc<str> = directory.into();
         if proxy::directory(uri, &headers).is_none() || wants != Wants::Instance {
-            *self.default_directory.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory.clone());
+            *lock(&self.default_directory) = Some(directory.clone());
         }
         let cors = cors(&head.headers);
         // From those only who would be admitted without opencode, too: nobody else shall push their origins out.
@@ -195,7 +245,7 @@ impl Admission {
         let directory = match wants {
             Wants::Server | Wants::Api => None,
             Wants::Instance => {
-                let known = || self.default_directory.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let known = || lock(&self.default_directory).clone();
                 let asked = proxy::directory(uri, headers).map(Arc::from);
                 Some(asked.or_else(known).ok_or_else(|| outage(failure))?)
             }
@@ -203,11 +253,35 @@ impl Admission {
         Ok(Grant { directory, cors: self.origins.last(headers) })
     }
 
-    /// An answer of the relay's own instead of opencode's, for the pages that opencode last let read.
-    pub(super) fn readable(&self, mut refusal: Refusal, headers: &HeaderMap) -> Refusal {
+    fn readable(&self, mut refusal: Refusal, headers: &HeaderMap) -> Refusal {
         refusal.headers_mut().extend(self.origins.last(headers));
         refusal
     }
+}
+
+/// What decides about a question, its thread too: an answer comes by a connection of one of them. Two clients that ask in the
+/// same words differ in nothing that opencode could see, but for their ports.
+fn words(wants: Wants, uri: &Uri, headers: &HeaderMap, caller: &Caller) -> Vec<u8> {
+    let address = match caller.peer {
+        Peer::Ip(address) => Some(address.ip()),
+        Peer::Unix => None,
+    };
+    let runtime = Handle::try_current().ok().map(|runtime| runtime.id());
+    let (authority, target) = (uri.authority(), question(wants, uri));
+    let words =
+        format!("{runtime:?} {wants:?} {authority:?} {target} {address:?} {:?} {}", caller.local, caller.is_tls);
+    let mut words = words.into_bytes();
+    for (name, value) in headers.iter().filter(|(name, _)| name.as_str() != "last-event-id") {
+        // Neither has a line end in it.
+        for part in [b"\n", name.as_str().as_bytes(), b":", value.as_bytes()] {
+            words.extend_from_slice(part);
+        }
+    }
+    words
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// `GET /path` with the parts of the client's query that decide about admission, raw as they came.

@@ -14,6 +14,7 @@ mod host;
 #[cfg(feature = "tls")]
 mod http2;
 mod interleave;
+mod joint;
 mod listen;
 mod origins;
 mod page;

@@ -2,6 +2,7 @@
 
 mod host;
 mod hostile;
+mod joint;
 mod origins;
 mod own;
 mod real;

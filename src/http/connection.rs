@@ -199,6 +199,7 @@ impl Client {
             let way = Way {
                 io: parts.io.into_inner().into_inner(),
                 socket: self.socket.clone(),
+                is_plain: !is_tls,
                 stall: self.limits.stall,
                 cut: self.ends.drop.clone(),
                 has_more: !parts.read_buf.is_empty(),

@@ -8,12 +8,13 @@
 //!
 //! HTTP/2 stays with hyper: its streams share a connection whose frames are not ours to write.
 
-use std::io::{self, Cursor};
+use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut, buf};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::{CONNECTION, DATE, HeaderValue, TRANSFER_ENCODING};
 use http::{Version, response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -21,6 +22,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::io::poll_write_buf;
 
 use super::connection::LAST_WAIT;
+use super::outlet::{Outlet, Piece};
 use super::refusal::{date, write_head};
 use super::socket::Socket;
 use super::sse::{Ended, EventStream};
@@ -53,6 +55,8 @@ pub(super) struct Way<S> {
     pub(super) io: S,
     /// What `io` ends in.
     pub(super) socket: Socket,
+    /// Whether `io` is that socket and nothing else, so that the hub can write to it too.
+    pub(super) is_plain: bool,
     /// How long the client may take nothing.
     pub(super) stall: Duration,
     /// Cuts it off once the stream was told to end.
@@ -67,6 +71,8 @@ pub(super) struct Delivery<S> {
     stream: Box<EventStream>,
     /// What the client did not take at once.
     rest: Option<Box<Rest>>,
+    /// How the hub writes while this sleeps.
+    outlet: Option<Arc<Outlet>>,
     is_chunked: bool,
     /// Whether the end of what the client sends would be noticed. Whoever sends more behind its request is not listened to
     /// any longer: that stays with the kernel, and the client's going shows when something is written.
@@ -97,9 +103,14 @@ enum Error {
 
 impl<S> Delivery<S> {
     pub(super) fn new(handover: Handover, way: Way<S>) -> Self {
+        let outlet = way.is_plain.then(|| Arc::new(Outlet::new(way.socket.clone(), handover.is_chunked)));
+        if let Some(outlet) = &outlet {
+            handover.stream.attach(outlet.clone());
+        }
         let mut delivery = Self {
             stream: handover.stream,
             rest: None,
+            outlet,
             is_chunked: handover.is_chunked,
             is_listening: !way.has_more,
             way,
@@ -149,6 +160,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Delivery<S> {
                 Poll::Ready(Ok(())) => self.is_listening = false,
             }
         }
+        if let Some(left) = self.outlet.as_ref().and_then(|outlet| outlet.shut()) {
+            self.keep(left);
+        }
         loop {
             if let Some(rest) = &mut self.rest {
                 match poll_write(&mut self.way.io, &mut rest.piece, context) {
@@ -157,9 +171,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Delivery<S> {
                     Poll::Ready(Ok(())) => self.rest = None,
                 }
             }
-            let mut piece = match ready!(self.stream.poll_next(context)) {
-                Ok(data) if self.is_chunked => Piece::chunk(data),
-                Ok(data) => Piece::plain(data),
+            let Poll::Ready(data) = self.stream.poll_next(context) else {
+                if let Some(outlet) = &self.outlet {
+                    outlet.open();
+                }
+                return Poll::Pending;
+            };
+            let mut piece = match data {
+                Ok(data) => Piece::new(data, self.is_chunked),
                 Err(ended) => return Poll::Ready(ended.into()),
             };
             match poll_write(&mut self.way.io, &mut piece, context) {
@@ -194,48 +213,16 @@ fn poll_write(
     piece: &mut Piece,
     context: &mut Context<'_>,
 ) -> Poll<io::Result<()>> {
-    while piece.0.has_remaining() {
-        if ready!(poll_write_buf(Pin::new(&mut *io), context, &mut piece.0))? == 0 {
+    while piece.has_remaining() {
+        if ready!(poll_write_buf(Pin::new(&mut *io), context, piece))? == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
     }
     Pin::new(io).poll_flush(context)
 }
 
-/// Bytes on their way: the size of a chunk, what is in it, and what ends it.
-struct Piece(buf::Chain<buf::Chain<Cursor<[u8; SIZE]>, Bytes>, &'static [u8]>);
-
-/// The longest size of a chunk with its line end.
-const SIZE: usize = 18;
-
-impl Piece {
-    fn chunk(data: Bytes) -> Self {
-        let mut size = *b"................\r\n";
-        let (mut left, mut begin) = (data.len(), SIZE - 2);
-        loop {
-            begin -= 1;
-            size[begin] = b"0123456789abcdef"[left % 16];
-            left /= 16;
-            if left == 0 {
-                break;
-            }
-        }
-        let mut size = Cursor::new(size);
-        size.set_position(begin as u64);
-        Self(size.chain(data).chain(b"\r\n"))
-    }
-
-    fn plain(data: Bytes) -> Self {
-        let mut none = Cursor::new([0; SIZE]);
-        none.set_position(SIZE as u64);
-        Self(none.chain(data).chain(b""))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use http::Response;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
     use tokio::net::UnixStream;
@@ -292,7 +279,7 @@ mod tests {
             let stream = EventStream::new(follower, place, Duration::from_secs(60), self.streams.clone());
             let (parts, ()) = Response::new(()).into_parts();
             let handover = Handover::new(parts, Box::new(stream), version);
-            let way = Way { io, socket, stall, cut: self.cut.clone(), has_more: false };
+            let way = Way { io, socket, stall, is_plain: false, cut: self.cut.clone(), has_more: false };
             Tasks::new().spawn("event stream", Delivery::new(handover, way))
         }
 

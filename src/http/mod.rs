@@ -17,6 +17,7 @@ mod interleave;
 mod joint;
 mod listen;
 mod origins;
+mod outlet;
 mod page;
 mod passed;
 mod refusal;

@@ -186,6 +186,12 @@ impl Socket {
         each!(&self.0.stream, stream => stream.try_read(buffer))
     }
 
+    /// Writes what can be written without waiting, on the thread that serves it. Whoever cannot wait for the rest has to see to
+    /// it that somebody does.
+    pub(super) fn try_write_vectored(&self, data: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        each!(&self.0.stream, stream => stream.try_write_vectored(data))
+    }
+
     fn write_with(
         &self,
         context: &mut Context<'_>,

@@ -18,7 +18,7 @@ use super::Front;
 use super::body::AnswerBody;
 use super::clients::Place;
 use crate::event::{Form, Scope, Types, View};
-use crate::hub::{Expired, Follower, Word};
+use crate::hub::{Expired, Follower, Outlet, Word};
 use crate::proxy::{Peer, query};
 use crate::stop::Stop;
 
@@ -184,6 +184,11 @@ impl EventStream {
         // A client that was away gets one heartbeat when it reads again, not all that were due.
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { follower, heartbeat, greeted: false, stop, leaving: Leaving::No, place }
+    }
+
+    /// While it waits for events, they go to `outlet`.
+    pub(super) fn attach(&self, outlet: Arc<dyn Outlet>) {
+        self.follower.attach(outlet);
     }
 
     /// Who it is for.

@@ -10,9 +10,12 @@ use bytes::{Bytes, BytesMut};
 use tokio::runtime;
 
 use super::crier::Crier;
-use super::wakers::{Place, Wakers};
+use super::wakers::{Offered, Outlet, Place, Waiter, Wakers};
 use crate::event::{Cursor, Form, Frame, Scope, Seq, put_frame};
-use crate::journal::{Expired, Journal, Record};
+use crate::journal::{Expired, Journal, Read, Record};
+
+/// About how many bytes of records are read from the journal's memory at once.
+pub(super) const READ: usize = 128 << 10;
 
 /// Most bytes of frames handed out at once. Frames that wait are written together up to here; a bigger one goes alone.
 pub(super) const BATCH: usize = 64 << 10;
@@ -38,7 +41,7 @@ pub(super) struct Interest {
 #[derive(Debug)]
 pub(super) struct Audience {
     pub(super) interest: Arc<Interest>,
-    /// Wakes them, if they are on a runtime.
+    /// Serves and wakes them, if they are on a runtime.
     pub(super) crier: Option<Arc<Crier>>,
     state: Mutex<State>,
 }
@@ -49,9 +52,32 @@ struct State {
     tail: Cursor,
     /// The newest one of them that may be in the scope: who has come this far has nothing to read before the tail.
     newest: Seq,
+    /// Set while there is something for those that wait: up to here they have everything.
+    due: Option<Cursor>,
     wakers: Wakers,
     /// The batches that were made last.
     batches: VecDeque<Batch>,
+}
+
+/// Followers that are served and woken before others of their thread have their turn.
+const SERVED: usize = 64;
+
+/// What those that wait are being given.
+#[derive(Debug)]
+pub(super) struct Wave {
+    /// They had everything up to here before.
+    after: Cursor,
+    batch: Batch,
+    /// The place in the list that is served next.
+    next: usize,
+    is_over: bool,
+}
+
+impl Wave {
+    /// Whether nobody is left to serve.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
+    }
 }
 
 /// Frames, whole and ready to be sent.
@@ -77,7 +103,7 @@ pub(super) enum Turn {
 
 impl Audience {
     pub(super) fn new(interest: Arc<Interest>, crier: Option<Arc<Crier>>, tail: Cursor) -> Self {
-        let state = State { tail, newest: tail.seq, wakers: Wakers::default(), batches: VecDeque::new() };
+        let state = State { tail, newest: tail.seq, due: None, wakers: Wakers::default(), batches: VecDeque::new() };
         Self { interest, crier, state: Mutex::new(state) }
     }
 
@@ -92,24 +118,85 @@ impl Audience {
         state.wakers.len() == 0
     }
 
-    /// Shows records, of which the newest is at `tail`, and takes along whom to wake: those that have something to read, or
-    /// everybody who waits.
-    pub(super) fn show(&self, records: &[Arc<Record>], tail: Cursor, everybody: bool, woken: &mut Vec<Waker>) {
+    /// Gives a follower what there is for it by its outlet, as long as it waits.
+    pub(super) fn attach(&self, place: &Place, outlet: Arc<dyn Outlet>) {
+        self.state().wakers.attach(place, outlet);
+    }
+
+    /// Shows records, of which the newest is at `tail`; whether the crier has to be told that there is something for those that
+    /// wait. Without one, and if `everybody` has to be told something else, whoever waits is taken along to be woken.
+    pub(super) fn show(&self, records: &[Arc<Record>], tail: Cursor, everybody: bool, woken: &mut Vec<Waker>) -> bool {
         let newest = records.iter().rev().find(|record| self.frame(record).is_some());
         let mut state = self.state();
-        if everybody || newest.is_some() {
-            let before = state.tail;
-            state.wakers.take(before, woken);
+        let shown = state.shown();
+        if everybody || (newest.is_some() && self.crier.is_none()) {
+            state.wakers.take(shown, woken);
+        }
+        // Otherwise the crier knows already.
+        let is_news = newest.is_some() && !everybody && self.crier.is_some() && state.due.is_none();
+        if is_news {
+            state.due = Some(shown);
         }
         state.tail = tail;
         state.newest = newest.map_or(state.newest, |record| record.seq);
+        is_news
     }
 
     /// Takes along everybody who waits for whatever it is.
     pub(super) fn rouse(&self, woken: &mut Vec<Waker>) {
         let mut state = self.state();
-        let tail = state.tail;
-        state.wakers.rouse(tail, woken);
+        let shown = state.shown();
+        state.wakers.rouse(shown, woken);
+    }
+
+    /// What there is for those that wait, and from where on; everybody is taken along instead if it is not in memory.
+    pub(super) fn due(&self, journal: &Journal, woken: &mut Vec<Waker>) -> Option<Wave> {
+        let after = self.state().due?;
+        if let Ok(Read::Here(records)) = journal.read(after.seq, READ) {
+            let batch = self.batch(after, &records);
+            self.keep(&batch);
+            return Some(Wave { after, batch, next: 0, is_over: false });
+        }
+        let mut state = self.state();
+        state.due = None;
+        state.wakers.take(after, woken);
+        None
+    }
+
+    /// Serves the next few followers of a wave, and says how many. Those that cannot be served from here are woken.
+    pub(super) fn serve(&self, wave: &mut Wave) -> usize {
+        let waiters = self.state().wakers.serve(&mut wave.next, SERVED, wave.after, wave.batch.to);
+        let count = waiters.len();
+        wave.is_over = count < SERVED;
+        // Without the lock: the pipeline waits for it.
+        let offered: Vec<(Waiter, Offered)> = waiters
+            .into_iter()
+            .map(|waiter| {
+                let offer = |outlet: &Arc<dyn Outlet>| {
+                    if wave.batch.bytes.is_empty() { Offered::Sent } else { outlet.offer(&wave.batch.bytes) }
+                };
+                let offered = waiter.outlet.as_ref().map_or(Offered::Refused, offer);
+                (waiter, offered)
+            })
+            .collect();
+        let mut state = self.state();
+        for (waiter, offered) in offered {
+            if offered != Offered::Sent {
+                waiter.waker.wake_by_ref();
+            }
+            if offered != Offered::Refused {
+                state.wakers.served(waiter, wave.batch.to);
+            }
+        }
+        count
+    }
+
+    /// A wave is over; whether there is more for those that wait.
+    pub(super) fn end(&self, wave: &Wave) -> bool {
+        let mut state = self.state();
+        state.due = Some(wave.batch.to).filter(|to| to.seq < state.newest);
+        state.forget_batches();
+        state.due.is_some()
     }
 
     /// Who waits for the journal's file can be roused, too.
@@ -123,11 +210,8 @@ impl Audience {
         let mut state = self.state();
         *cursor = state.position(place, *cursor);
         if state.newest <= cursor.seq {
-            state.wakers.wait(place, waker);
-            if state.wakers.are_all_waiting() {
-                // They have what was made for them.
-                state.batches.clear();
-            }
+            state.wakers.wait(place, waker, *cursor);
+            state.forget_batches();
             return Turn::Wait;
         }
         let newest = state.newest;
@@ -214,11 +298,30 @@ impl Audience {
 }
 
 impl State {
+    /// Up to where those that wait have everything.
+    fn shown(&self) -> Cursor {
+        self.due.unwrap_or(self.tail)
+    }
+
     /// Where a follower that has come to `cursor` goes on from: the tail if there is nothing before it.
     fn position(&self, place: &Place, cursor: Cursor) -> Cursor {
         let cursor = self.wakers.position(place, cursor);
-        // Beyond the tail stands who has read what is in the journal already and about to be shown.
-        if self.newest <= cursor.seq && cursor.seq < self.tail.seq { self.tail } else { cursor }
+        let shown = if self.newest <= cursor.seq {
+            self.tail
+        } else if self.wakers.is_waiting(place) {
+            self.shown()
+        } else {
+            return cursor;
+        };
+        // Beyond it stands who has read what is in the journal already and about to be shown.
+        if cursor.seq < shown.seq { shown } else { cursor }
+    }
+
+    /// Once all wait, they have what was made for them.
+    fn forget_batches(&mut self) {
+        if self.wakers.are_all_waiting() {
+            self.batches.clear();
+        }
     }
 }
 
@@ -226,13 +329,14 @@ impl State {
 #[derive(Debug)]
 pub struct Standing {
     pub(super) audience: Arc<Audience>,
-    /// In the epoch of its event, which nobody asks for here.
+    pub(super) place: Place,
+    /// As far as it came by itself; in the epoch of its event, which nobody asks for here.
     seq: AtomicU64,
 }
 
 impl Standing {
-    pub(super) fn new(audience: Arc<Audience>, cursor: Cursor) -> Self {
-        Self { audience, seq: AtomicU64::new(cursor.seq.0) }
+    pub(super) fn new(audience: Arc<Audience>, place: Place, cursor: Cursor) -> Self {
+        Self { audience, place, seq: AtomicU64::new(cursor.seq.0) }
     }
 
     pub(super) fn set(&self, cursor: Cursor) {
@@ -248,8 +352,8 @@ impl Standing {
     /// Up to which number everything was handed out or is not in the scope.
     #[must_use]
     pub fn seq(&self) -> Seq {
-        let seq = Seq(self.seq.load(Ordering::Relaxed));
         let state = self.audience.state();
-        if state.newest <= seq { seq.max(state.tail.seq) } else { seq }
+        let seq = Seq(self.seq.load(Ordering::Relaxed));
+        state.position(&self.place, Cursor { seq, ..state.tail }).seq
     }
 }

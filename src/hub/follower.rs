@@ -8,13 +8,10 @@ use std::task::{Context, Poll};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::Hub;
-use super::audience::{Audience, Batch, Standing, Turn};
-use super::wakers::Place;
+use super::audience::{Audience, Batch, READ, Standing, Turn};
+use super::wakers::{Outlet, Place};
 use crate::event::{Cursor, View, connected, heartbeat, quote};
 use crate::journal::{Journal, Lost, Read};
-
-/// About how many bytes of records are read from the journal's memory at once.
-const READ: usize = 128 << 10;
 
 /// What the first frame tells the client (DESIGN §3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +119,6 @@ impl Reading {
 pub struct Follower {
     hub: Hub,
     standing: Arc<Standing>,
-    place: Place,
     word: Word,
     /// The last record that was looked at; everything up to here was sent or is not in the scope.
     cursor: Cursor,
@@ -136,8 +132,8 @@ pub struct Follower {
 
 impl Follower {
     pub(super) fn new(hub: Hub, audience: Arc<Audience>, place: Place, word: Word, cursor: Cursor, owes: bool) -> Self {
-        let standing = Arc::new(Standing::new(audience, cursor));
-        Self { hub, standing, place, word, cursor, is_greeted: false, owes, reading: None }
+        let standing = Arc::new(Standing::new(audience, place, cursor));
+        Self { hub, standing, word, cursor, is_greeted: false, owes, reading: None }
     }
 
     /// What the first frame says.
@@ -152,11 +148,17 @@ impl Follower {
         self.standing.clone()
     }
 
+    /// From now on, what comes while it waits is offered to `outlet`, and its task is woken only for what that does not take.
+    /// What the outlet sent comes between two results of `poll_frames`.
+    pub fn attach(&self, outlet: Arc<dyn Outlet>) {
+        self.audience().attach(&self.standing.place, outlet);
+    }
+
     /// A frame that shows the client its stream is alive. It may only stand between two results of `poll_frames`.
     #[must_use]
     pub fn heartbeat(&self) -> Bytes {
         let audience = self.audience();
-        let position = audience.interest.form.ids.then(|| audience.position(self.cursor, &self.place));
+        let position = audience.interest.form.ids.then(|| audience.position(self.cursor, &self.standing.place));
         heartbeat(audience.interest.scope.view, position, &self.hub.frame_id())
     }
 
@@ -178,13 +180,13 @@ impl Follower {
             let batch = match &mut self.reading {
                 Some(reading) => {
                     let Poll::Ready(read) = reading.0.as_mut().poll(context) else {
-                        self.audience().reads_file(&self.place, context.waker());
+                        self.audience().reads_file(&self.standing.place, context.waker());
                         return Poll::Pending;
                     };
                     self.reading = None;
                     read?
                 }
-                None => match self.standing.audience.turn(&mut self.cursor, &self.place, context.waker()) {
+                None => match self.standing.audience.turn(&mut self.cursor, &self.standing.place, context.waker()) {
                     Turn::Wait => {
                         self.standing.set(self.cursor);
                         return Poll::Pending;
@@ -257,7 +259,7 @@ impl Drop for Follower {
         tail.owing -= usize::from(self.owes);
         tail.followers -= 1;
         let audience = self.audience();
-        if audience.leave(&self.place) {
+        if audience.leave(&self.standing.place) {
             tail.audiences.remove(&audience.interest);
         }
     }

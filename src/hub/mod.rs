@@ -3,7 +3,8 @@
 //! A [`Follower`] reads the journal, whose newest records are in memory; one at the tail is woken by the next
 //! [`Hub::publish`] that has something for it. Nothing is queued per client: a client that stops reading keeps a position and
 //! a waker, and costs reads of the journal when it returns, never memory. Those who asked for the same are one audience:
-//! whether a record is for them is looked up once, and frames that are written together are shared. Reads of the journal's
+//! whether a record is for them is looked up once, and frames that are written together are shared. Those that wait at the
+//! tail are served all together, by way of what they left for that (an [`Outlet`]). Reads of the journal's
 //! file wait for a disk, so they are made apart from the threads that serve clients, few at once.
 
 mod audience;
@@ -28,6 +29,7 @@ use crier::{Crier, Criers};
 
 pub use audience::Standing;
 pub use follower::{Expired, Follower, Reason, Word};
+pub use wakers::{Offered, Outlet};
 
 /// Most reads of the journal's file at once; other followers wait for their turn, in order.
 const READS: usize = 2;
@@ -112,33 +114,31 @@ impl Hub {
             None => return,
         }
         let cursor = tail.cursor;
-        Self::wake(tail, |audience, woken| audience.show(&records, cursor, is_owed, woken));
+        Self::tell(tail, |audience, woken| audience.show(&records, cursor, is_owed, woken));
     }
 
     /// Wakes every follower that waits, for events or for the journal's file. There is nothing new for them.
     pub fn rouse(&self) {
-        Self::wake(self.tail(), Audience::rouse);
+        Self::tell(self.tail(), |audience, woken| {
+            audience.rouse(woken);
+            false
+        });
     }
 
-    /// Wakes those followers that `choose` takes along from each audience.
-    fn wake(tail: MutexGuard<'_, Tail>, choose: impl Fn(&Audience, &mut Vec<Waker>)) {
-        let mut calls: Vec<(Option<Arc<Crier>>, Vec<Waker>)> = Vec::new();
+    /// Has those audiences served for which `look` says that there is something, and those followers woken that it takes along.
+    fn tell(tail: MutexGuard<'_, Tail>, look: impl Fn(&Audience, &mut Vec<Waker>) -> bool) {
+        let mut wakers = Vec::new();
         for audience in tail.audiences.values() {
-            let place = calls.iter().position(|(crier, _)| runtime(crier) == runtime(&audience.crier));
-            let place = place.unwrap_or_else(|| {
-                calls.push((audience.crier.clone(), Vec::new()));
-                calls.len() - 1
-            });
-            choose(audience, &mut calls[place].1);
+            let mut woken = Vec::new();
+            let is_news = look(audience, &mut woken);
+            match &audience.crier {
+                Some(crier) => wakers.extend(crier.call(is_news.then(|| Arc::downgrade(audience)), woken)),
+                None => wakers.append(&mut woken),
+            }
         }
         drop(tail);
         // Outside the locks, because a woken follower takes them at once.
-        for (crier, woken) in calls {
-            match crier {
-                Some(crier) => crier.call(woken),
-                None => woken.into_iter().for_each(Waker::wake),
-            }
-        }
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// A follower from here on, or from the position that a client brought back.
@@ -147,7 +147,7 @@ impl Hub {
     #[must_use]
     pub fn follow(&self, scope: Scope, last_id: Option<&str>, form: Form) -> Follower {
         let mut tail = self.tail();
-        let crier = tail.criers.here(&self.0.tasks);
+        let crier = tail.criers.here(&self.0.journal, &self.0.tasks);
         let interest = Arc::new(Interest { scope, form, runtime: runtime(&crier) });
         let (word, start) = follower::place(last_id, &self.0.journal, tail.cursor);
         let owes = matches!(word, Word::Gap { .. });
@@ -178,3 +178,6 @@ impl Hub {
         fresh_id(u64::try_from(now.as_millis()).unwrap_or_default(), number)
     }
 }
+
+#[cfg(test)]
+mod tests;

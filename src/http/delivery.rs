@@ -3,18 +3,19 @@
 //! hyper keeps two buffers and the room of its state machine for as long as a connection is there: some 20 KB for a client
 //! that waits for the next event. So once the request is read, hyper gives the connection back (see
 //! [`Exchange::hand_over`](super::exchange::Exchange::hand_over)), and a task of its own, a few hundred bytes large, writes
-//! what the stream gives. That is all there is to do: the stream is the last answer on its connection, what the client
+//! what the stream gives; while that sleeps, the hub writes what comes by an [`Outlet`]. That is all there is to do: the stream
+//! is the last answer on its connection, what the client
 //! sends besides is of no interest, and its chunks (RFC 9112 §7.1) are never followed by the last one.
 //!
 //! HTTP/2 stays with hyper: its streams share a connection whose frames are not ours to write.
 
-use std::io;
+use std::io::{self, Cursor};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut, buf};
 use http::header::{CONNECTION, DATE, HeaderValue, TRANSFER_ENCODING};
 use http::{Version, response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -22,7 +23,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::io::poll_write_buf;
 
 use super::connection::LAST_WAIT;
-use super::outlet::{Outlet, Piece};
+use super::outlet::Outlet;
 use super::refusal::{date, write_head};
 use super::socket::Socket;
 use super::sse::{Ended, EventStream};
@@ -161,7 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Delivery<S> {
             }
         }
         if let Some(left) = self.outlet.as_ref().and_then(|outlet| outlet.shut()) {
-            self.keep(left);
+            self.keep(Piece::plain(left));
         }
         loop {
             if let Some(rest) = &mut self.rest {
@@ -178,7 +179,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Delivery<S> {
                 return Poll::Pending;
             };
             let mut piece = match data {
-                Ok(data) => Piece::new(data, self.is_chunked),
+                Ok(data) if self.is_chunked => Piece::chunk(data),
+                Ok(data) => Piece::plain(data),
                 Err(ended) => return Poll::Ready(ended.into()),
             };
             match poll_write(&mut self.way.io, &mut piece, context) {
@@ -213,12 +215,48 @@ fn poll_write(
     piece: &mut Piece,
     context: &mut Context<'_>,
 ) -> Poll<io::Result<()>> {
-    while piece.has_remaining() {
-        if ready!(poll_write_buf(Pin::new(&mut *io), context, piece))? == 0 {
+    while piece.0.has_remaining() {
+        if ready!(poll_write_buf(Pin::new(&mut *io), context, &mut piece.0))? == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
     }
     Pin::new(io).poll_flush(context)
+}
+
+/// Data as one chunk.
+pub(super) fn chunk(data: &Bytes) -> Bytes {
+    let mut piece = Piece::chunk(data.clone()).0;
+    piece.copy_to_bytes(piece.remaining())
+}
+
+/// Bytes on their way: the size of a chunk, what is in it, and what ends it.
+struct Piece(buf::Chain<buf::Chain<Cursor<[u8; SIZE]>, Bytes>, &'static [u8]>);
+
+/// The longest size of a chunk with its line end.
+const SIZE: usize = 18;
+
+impl Piece {
+    fn chunk(data: Bytes) -> Self {
+        let mut size = *b"................\r\n";
+        let (mut left, mut begin) = (data.len(), SIZE - 2);
+        loop {
+            begin -= 1;
+            size[begin] = b"0123456789abcdef"[left % 16];
+            left /= 16;
+            if left == 0 {
+                break;
+            }
+        }
+        let mut size = Cursor::new(size);
+        size.set_position(begin as u64);
+        Self(size.chain(data).chain(b"\r\n"))
+    }
+
+    fn plain(data: Bytes) -> Self {
+        let mut none = Cursor::new([0; SIZE]);
+        none.set_position(SIZE as u64);
+        Self(none.chain(data).chain(b""))
+    }
 }
 
 #[cfg(test)]
@@ -269,7 +307,13 @@ mod tests {
             self.hub.rouse();
         }
 
-        fn deliver<S>(&self, io: S, socket: Socket, version: Version, stall: Duration) -> JoinHandle<()>
+        /// With nothing between it and the socket, so that the hub writes too.
+        fn deliver_plainly(&self, socket: Socket, stall: Duration) -> JoinHandle<()> {
+            let way = Way { io: socket.clone(), socket, is_plain: true, stall, cut: self.cut.clone(), has_more: false };
+            self.deliver(way, Version::HTTP_11)
+        }
+
+        fn deliver<S>(&self, way: Way<S>, version: Version) -> JoinHandle<()>
         where
             S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         {
@@ -279,7 +323,6 @@ mod tests {
             let stream = EventStream::new(follower, place, Duration::from_secs(60), self.streams.clone());
             let (parts, ()) = Response::new(()).into_parts();
             let handover = Handover::new(parts, Box::new(stream), version);
-            let way = Way { io, socket, stall, is_plain: false, cut: self.cut.clone(), has_more: false };
             Tasks::new().spawn("event stream", Delivery::new(handover, way))
         }
 
@@ -287,8 +330,8 @@ mod tests {
         fn pipe(&self, room: usize, version: Version) -> (DuplexStream, JoinHandle<()>) {
             let (near, far) = tokio::io::duplex(room);
             let socket = Socket::new(Stream::Unix(UnixStream::pair().unwrap().0), None);
-            let task = self.deliver(far, socket, version, SOON);
-            (near, task)
+            let way = Way { io: far, socket, is_plain: false, stall: SOON, cut: self.cut.clone(), has_more: false };
+            (near, self.deliver(way, version))
         }
     }
 
@@ -391,12 +434,47 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_the_hub_could_not_write_to_the_end_comes_first() {
+        let fixture = Fixture::new();
+        let (near, mut client) = UnixStream::pair().unwrap();
+        let socket = Socket::new(Stream::Unix(near), None);
+        socket.carry_stream(SOON).unwrap();
+        let task = fixture.deliver_plainly(socket.clone(), SOON);
+        let mut text = String::new();
+        until(&mut client, &mut text, "\n\n\r\n", 1).await;
+        // By and by more than the kernel holds, so that each way of writing stops in the middle once.
+        for size in [100, 30_000, 20_000, 50_000, 60_000, 40_000, 10, 70_000] {
+            fixture.publish(size);
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert!(socket.blocked_since().is_some());
+        drop(socket);
+        let mut rest = vec![0; 64 << 10];
+        // Those that waited are written together.
+        while text.matches("\n\n").count() < 9 {
+            let count = timeout(SOON, client.read(&mut rest)).await.unwrap().unwrap();
+            text.push_str(std::str::from_utf8(&rest[..count]).unwrap());
+        }
+        fixture.publish(5);
+        until(&mut client, &mut text, "\n\n", 10).await;
+        fixture.end();
+        timeout(SOON, client.read_to_string(&mut text)).await.unwrap().unwrap();
+        let body = unchunked(text.split_once("\r\n\r\n").unwrap().1);
+        let sizes: Vec<usize> = body.split("\n\n").map(|frame| frame.matches('x').count()).collect();
+        // The property is an x too, and the greeting has none; the stream does not end with a whole frame.
+        assert_eq!(sizes, [0, 101, 30_001, 20_001, 50_001, 60_001, 40_001, 11, 70_001, 6, 0]);
+        timeout(SOON, task).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
     async fn a_client_that_takes_nothing_is_cut_off() {
         let fixture = Fixture::new();
         let stuck = |stall| {
             let (near, far) = UnixStream::pair().unwrap();
             let socket = Socket::new(Stream::Unix(near), None);
-            (far, fixture.deliver(socket.clone(), socket, Version::HTTP_11, stall))
+            (far, fixture.deliver_plainly(socket, stall))
         };
         let flood = || (0..40).for_each(|_| fixture.publish(50_000));
         let (_client, task) = stuck(Duration::from_millis(50));

@@ -188,8 +188,8 @@ impl Socket {
 
     /// Writes what can be written without waiting, on the thread that serves it. Whoever cannot wait for the rest has to see to
     /// it that somebody does.
-    pub(super) fn try_write_vectored(&self, data: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        each!(&self.0.stream, stream => stream.try_write_vectored(data))
+    pub(super) fn try_write(&self, data: &[u8]) -> io::Result<usize> {
+        each!(&self.0.stream, stream => stream.try_write(data))
     }
 
     fn write_with(

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::runtime;
 
 use super::crier::Crier;
-use super::wakers::{Offered, Outlet, Place, Waiter, Wakers};
+use super::wakers::{Frames, Offered, Outlet, Place, Waiter, Wakers};
 use crate::event::{Cursor, Form, Frame, Scope, Seq, put_frame};
 use crate::journal::{Expired, Journal, Read, Record};
 
@@ -65,9 +65,10 @@ const SERVED: usize = 64;
 /// What those that wait are being given.
 #[derive(Debug)]
 pub(super) struct Wave {
-    /// They had everything up to here before.
+    /// They had everything up to here before, and then up to there.
     after: Cursor,
-    batch: Batch,
+    to: Cursor,
+    frames: Frames,
     /// The place in the list that is served next.
     next: usize,
     is_over: bool,
@@ -155,7 +156,7 @@ impl Audience {
         if let Ok(Read::Here(records)) = journal.read(after.seq, READ) {
             let batch = self.batch(after, &records);
             self.keep(&batch);
-            return Some(Wave { after, batch, next: 0, is_over: false });
+            return Some(Wave { after, to: batch.to, frames: Frames::new(batch.bytes), next: 0, is_over: false });
         }
         let mut state = self.state();
         state.due = None;
@@ -165,7 +166,7 @@ impl Audience {
 
     /// Serves the next few followers of a wave, and says how many. Those that cannot be served from here are woken.
     pub(super) fn serve(&self, wave: &mut Wave) -> usize {
-        let waiters = self.state().wakers.serve(&mut wave.next, SERVED, wave.after, wave.batch.to);
+        let waiters = self.state().wakers.serve(&mut wave.next, SERVED, wave.after, wave.to);
         let count = waiters.len();
         wave.is_over = count < SERVED;
         // Without the lock: the pipeline waits for it.
@@ -173,7 +174,7 @@ impl Audience {
             .into_iter()
             .map(|waiter| {
                 let offer = |outlet: &Arc<dyn Outlet>| {
-                    if wave.batch.bytes.is_empty() { Offered::Sent } else { outlet.offer(&wave.batch.bytes) }
+                    if wave.frames.bytes().is_empty() { Offered::Sent } else { outlet.offer(&wave.frames) }
                 };
                 let offered = waiter.outlet.as_ref().map_or(Offered::Refused, offer);
                 (waiter, offered)
@@ -185,7 +186,7 @@ impl Audience {
                 waiter.waker.wake_by_ref();
             }
             if offered != Offered::Refused {
-                state.wakers.served(waiter, wave.batch.to);
+                state.wakers.served(waiter, wave.to);
             }
         }
         count
@@ -194,7 +195,7 @@ impl Audience {
     /// A wave is over; whether there is more for those that wait.
     pub(super) fn end(&self, wave: &Wave) -> bool {
         let mut state = self.state();
-        state.due = Some(wave.batch.to).filter(|to| to.seq < state.newest);
+        state.due = Some(wave.to).filter(|to| to.seq < state.newest);
         state.forget_batches();
         state.due.is_some()
     }

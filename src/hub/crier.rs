@@ -89,7 +89,13 @@ impl Crier {
 
     /// Ends when nobody is left who could call.
     async fn run(crier: Weak<Self>, journal: Arc<Journal>) {
-        while let Some(calls) = Self::called(&crier).await {
+        let mut rested = Instant::now();
+        while Self::is_called(&crier).await {
+            // Only now, because a timer of its own would wake the thread once more for each event that comes alone.
+            if rested > Instant::now() {
+                sleep_until(rested).await;
+            }
+            let Some(calls) = crier.upgrade().map(|crier| std::mem::take(&mut crier.lock().calls)) else { return };
             let begun = Instant::now();
             calls.wakers.into_iter().for_each(Waker::wake);
             let mut served = 0;
@@ -97,24 +103,22 @@ impl Crier {
                 served += serve(audience, &journal).await;
             }
             let pause = PAUSE.saturating_mul(u32::try_from(served).unwrap_or(u32::MAX)).min(LONGEST);
-            if pause >= SHORTEST {
-                sleep_until(begun + pause).await;
-            }
+            rested = if pause < SHORTEST { begun } else { begun + pause };
         }
     }
 
-    /// The next calls.
-    fn called(crier: &Weak<Self>) -> impl Future<Output = Option<Calls>> + '_ {
+    /// Waits for a call; no when nobody is left who could.
+    async fn is_called(crier: &Weak<Self>) -> bool {
         poll_fn(|context| {
-            let Some(crier) = crier.upgrade() else { return Poll::Ready(None) };
+            let Some(crier) = crier.upgrade() else { return Poll::Ready(false) };
             let mut state = crier.lock();
-            let calls = std::mem::take(&mut state.calls);
-            if calls.audiences.is_empty() && calls.wakers.is_empty() {
+            if state.calls.audiences.is_empty() && state.calls.wakers.is_empty() {
                 state.task = Some(context.waker().clone());
                 return Poll::Pending;
             }
-            Poll::Ready(Some(calls))
+            Poll::Ready(true)
         })
+        .await
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -29,7 +29,7 @@ use crier::{Crier, Criers};
 
 pub use audience::Standing;
 pub use follower::{Expired, Follower, Reason, Word};
-pub use wakers::{Offered, Outlet};
+pub use wakers::{Frames, Offered, Outlet};
 
 /// Most reads of the journal's file at once; other followers wait for their turn, in order.
 const READS: usize = 2;

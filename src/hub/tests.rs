@@ -45,13 +45,13 @@ impl Client {
 }
 
 impl Outlet for Client {
-    fn offer(&self, frames: &Bytes) -> Offered {
+    fn offer(&self, frames: &Frames) -> Offered {
         let says = match self.says.load(Ordering::Relaxed) {
             SENT => Offered::Sent,
             TAKEN => Offered::Taken,
             _ => return Offered::Refused,
         };
-        self.take(frames);
+        self.take(frames.bytes());
         says
     }
 }

@@ -1,7 +1,7 @@
 //! Who waits at the tail: one place per follower, so that a follower polled often does not make the list grow.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
 use bytes::Bytes;
@@ -12,7 +12,31 @@ use crate::event::Cursor;
 /// it: a task that sleeps is dear to wake, for all that it works with has left the processor's caches since.
 pub trait Outlet: fmt::Debug + Send + Sync {
     /// Gives it whole frames. It must not block, nor ask the hub for anything.
-    fn offer(&self, frames: &Bytes) -> Offered;
+    fn offer(&self, frames: &Frames) -> Offered;
+}
+
+/// Whole frames for many followers.
+#[derive(Debug)]
+pub struct Frames {
+    bytes: Bytes,
+    made: OnceLock<Bytes>,
+}
+
+impl Frames {
+    pub(super) fn new(bytes: Bytes) -> Self {
+        Self { bytes, made: OnceLock::new() }
+    }
+
+    /// The frames.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// What is made of them: by whoever comes first, for all who make something of them.
+    pub fn made(&self, make: impl FnOnce(&Bytes) -> Bytes) -> &Bytes {
+        self.made.get_or_init(|| make(&self.bytes))
+    }
 }
 
 /// What became of frames that were offered.

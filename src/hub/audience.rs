@@ -54,6 +54,8 @@ struct State {
     newest: Seq,
     /// Set while there is something for those that wait: up to here they have everything.
     due: Option<Cursor>,
+    /// How often everybody was woken: those that are being served then are not among those who wait.
+    rouses: u64,
     wakers: Wakers,
     /// The batches that were made last.
     batches: VecDeque<Batch>,
@@ -104,7 +106,8 @@ pub(super) enum Turn {
 
 impl Audience {
     pub(super) fn new(interest: Arc<Interest>, crier: Option<Arc<Crier>>, tail: Cursor) -> Self {
-        let state = State { tail, newest: tail.seq, due: None, wakers: Wakers::default(), batches: VecDeque::new() };
+        let (wakers, batches) = (Wakers::default(), VecDeque::new());
+        let state = State { tail, newest: tail.seq, due: None, rouses: 0, wakers, batches };
         Self { interest, crier, state: Mutex::new(state) }
     }
 
@@ -131,6 +134,7 @@ impl Audience {
         let mut state = self.state();
         let shown = state.shown();
         if everybody || (newest.is_some() && self.crier.is_none()) {
+            state.rouses += 1;
             state.wakers.take(shown, woken);
         }
         // Otherwise the crier knows already.
@@ -147,6 +151,7 @@ impl Audience {
     pub(super) fn rouse(&self, woken: &mut Vec<Waker>) {
         let mut state = self.state();
         let shown = state.shown();
+        state.rouses += 1;
         state.wakers.rouse(shown, woken);
     }
 
@@ -166,7 +171,10 @@ impl Audience {
 
     /// Serves the next few followers of a wave, and says how many. Those that cannot be served from here are woken.
     pub(super) fn serve(&self, wave: &mut Wave) -> usize {
-        let waiters = self.state().wakers.serve(&mut wave.next, SERVED, wave.after, wave.to);
+        let mut state = self.state();
+        let rouses = state.rouses;
+        let waiters = state.wakers.serve(&mut wave.next, SERVED, wave.after, wave.to);
+        drop(state);
         let count = waiters.len();
         wave.is_over = count < SERVED;
         // Without the lock: the pipeline waits for it.
@@ -181,8 +189,9 @@ impl Audience {
             })
             .collect();
         let mut state = self.state();
+        let is_roused = state.rouses != rouses;
         for (waiter, offered) in offered {
-            if offered != Offered::Sent {
+            if offered != Offered::Sent || is_roused {
                 waiter.waker.wake_by_ref();
             }
             if offered != Offered::Refused {

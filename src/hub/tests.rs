@@ -19,6 +19,8 @@ struct Client {
     sizes: Mutex<Vec<usize>>,
     /// What its outlet says: the number of an [`Offered`].
     says: AtomicU8,
+    /// Roused while it is being served.
+    rouses: Mutex<Option<Hub>>,
     wakes: AtomicUsize,
 }
 
@@ -52,6 +54,9 @@ impl Outlet for Client {
             _ => return Offered::Refused,
         };
         self.take(frames.bytes());
+        if let Some(hub) = self.rouses.lock().unwrap().take() {
+            hub.rouse();
+        }
         says
     }
 }
@@ -165,6 +170,15 @@ async fn whoever_cannot_be_served_is_woken() {
     crowd.hub.rouse();
     settle().await;
     assert_eq!(came(&crowd), [(2, 3), (2, 3), (2, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_are_being_served_are_roused_too() {
+    let crowd = Crowd::new(3);
+    *crowd.followers[1].1.rouses.lock().unwrap() = Some(crowd.hub.clone());
+    crowd.publish("/p", 1);
+    settle().await;
+    assert!(crowd.followers.iter().all(|(_, client)| client.seqs() == [1] && client.wakes() == 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,8 +4,8 @@
 //! that waits for the next event. So once the request is read, hyper gives the connection back (see
 //! [`Exchange::hand_over`](super::exchange::Exchange::hand_over)), and a task of its own, a few hundred bytes large, writes
 //! what the stream gives; while that sleeps, the hub writes what comes by an [`Outlet`]. That is all there is to do: the stream
-//! is the last answer on its connection, what the client
-//! sends besides is of no interest, and its chunks (RFC 9112 §7.1) are never followed by the last one.
+//! is the last answer on its connection, what the client sends besides is of no interest, and its chunks (RFC 9112 §7.1) are
+//! never followed by the last one.
 //!
 //! HTTP/2 stays with hyper: its streams share a connection whose frames are not ours to write.
 

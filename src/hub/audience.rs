@@ -224,6 +224,7 @@ impl Audience {
             state.forget_batches();
             return Turn::Wait;
         }
+        state.wakers.look(place, *cursor);
         let newest = state.newest;
         let ready = state.batches.iter().find(|batch| batch.after == cursor.seq && batch.to.seq >= newest);
         ready.cloned().map_or(Turn::Read, Turn::Take)
@@ -295,6 +296,12 @@ impl Audience {
             if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         Ok(Batch { after: after.seq, to, bytes: bytes.freeze() })
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.state().wakers.waiting()
     }
 
     fn frame<'a>(&self, record: &'a Record) -> Option<&'a Frame> {

@@ -4,8 +4,8 @@
 //! [`Hub::publish`] that has something for it. Nothing is queued per client: a client that stops reading keeps a position and
 //! a waker, and costs reads of the journal when it returns, never memory. Those who asked for the same are one audience:
 //! whether a record is for them is looked up once, and frames that are written together are shared. Those that wait at the
-//! tail are served all together, by way of what they left for that (an [`Outlet`]). Reads of the journal's
-//! file wait for a disk, so they are made apart from the threads that serve clients, few at once.
+//! tail are served all together, by way of what they left for that (an [`Outlet`]). Reads of the journal's file wait for a
+//! disk, so they are made apart from the threads that serve clients, few at once.
 
 mod audience;
 mod crier;

@@ -173,6 +173,28 @@ async fn whoever_cannot_be_served_is_woken() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_looks_by_itself_is_served_no_longer() {
+    let mut crowd = Crowd::new(2);
+    crowd.publish("/p", 1);
+    // The crier had no turn yet, and this one does not come to its end: its client takes no more.
+    let (follower, client) = &mut crowd.followers[0];
+    let waker = Waker::from(client.clone());
+    let Poll::Ready(frames) = follower.poll_frames(&mut Context::from_waker(&waker)) else {
+        panic!("nothing is ready")
+    };
+    client.take(&frames.unwrap());
+    assert_eq!(follower.standing().audience.waiting(), 1);
+    settle().await;
+    crowd.publish("/p", 1);
+    settle().await;
+    assert_eq!([&crowd.followers[0], &crowd.followers[1]].map(|(_, client)| client.seqs()), [vec![1], vec![1, 2]]);
+    crowd.poll(0);
+    crowd.publish("/p", 1);
+    settle().await;
+    assert!(crowd.followers.iter().all(|(_, client)| client.seqs() == [1, 2, 3] && client.wakes() == 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn those_that_are_being_served_are_roused_too() {
     let crowd = Crowd::new(3);
     *crowd.followers[1].1.rouses.lock().unwrap() = Some(crowd.hub.clone());

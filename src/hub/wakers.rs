@@ -129,6 +129,11 @@ impl Wakers {
         }
     }
 
+    /// A follower looks for itself what there is after `cursor`: it waits no longer, until it says so.
+    pub(super) fn look(&mut self, place: &Place, cursor: Cursor) {
+        let _ = self.wake(place.0, cursor);
+    }
+
     /// Remembers whom to rouse, and for nothing else: it reads the file.
     pub(super) fn read(&mut self, place: &Place, waker: &Waker) {
         self.places[place.0].doing = Doing::Reads(Some(waker.clone()));
@@ -203,6 +208,11 @@ impl Wakers {
 
     pub(super) fn is_waiting(&self, place: &Place) -> bool {
         matches!(self.places[place.0].doing, Doing::Waits(..))
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
     }
 
     /// How many followers have a place.

@@ -19,6 +19,8 @@ use crate::support::situations;
 const END_LIMIT: Duration = Duration::from_secs(5);
 /// Between two looks at the screen.
 const PAUSE: Duration = Duration::from_millis(60);
+/// What the terminal program says instead of starting when its own modules were loaded in the wrong order.
+const BROKEN_START: &str = "before initialization";
 
 /// A program in a terminal of 120 by 40; it ends with this value.
 struct Screen {
@@ -54,7 +56,8 @@ impl Screen {
     }
 
     /// `opencode attach` of 1.14.48 in a session. Once in a while it ends at its start, before it has shown anything (once in
-    /// 15 runs, and not told why); it is started again then, as somebody at a terminal would.
+    /// 15 runs, and not told why), or stops there with an error of JavaScript's (seen once: "Cannot access 'B' before
+    /// initialization"); it is started again then, as somebody at a terminal would.
     async fn attach(home: &Home, base: &str, session: &str) -> Self {
         let binary = binary("1.14.48");
         let program = [binary.to_str().unwrap(), "attach", base, "--session", session];
@@ -62,12 +65,16 @@ impl Screen {
             let screen = Self::start(home, &program).await;
             let deadline = Instant::now() + SOON;
             while screen.is_running() && Instant::now() < deadline {
-                if !screen.text().trim().is_empty() {
+                let text = screen.text();
+                if text.contains(BROKEN_START) {
+                    break;
+                }
+                if !text.trim().is_empty() {
                     return screen;
                 }
                 sleep(PAUSE).await;
             }
-            println!("opencode attach showed nothing and ended: {}:\n{}", !screen.is_running(), screen.text());
+            println!("opencode attach showed nothing, or ended: {}:\n{}", !screen.is_running(), screen.text());
         }
         Self::start(home, &program).await
     }

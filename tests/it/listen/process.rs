@@ -33,6 +33,8 @@ async fn failure(arguments: &[&str]) -> String {
     let mut process: Process = Relay::begin_at(0, &all, &[], &folder);
     let exit = process.wait(SOON).await.unwrap_or_else(|| panic!("it runs: {}", process.output()));
     assert_eq!(exit.code(), Some(1), "{}", process.output());
+    // What it said last may still be read.
+    assert!(process.stderr.wait_closed(SOON).await);
     process.output()
 }
 

@@ -4,8 +4,11 @@
 //! whose fault that is. `app` decides the order of a stop; this module only gives the means.
 
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -14,7 +17,16 @@ use tokio_util::task::TaskTracker;
 
 /// A stop signal: cheap to clone, pulled once, watched by many.
 #[derive(Clone, Debug, Default)]
-pub struct Stop(CancellationToken);
+pub struct Stop(Arc<Signal>);
+
+#[derive(Debug, Default)]
+struct Signal {
+    /// Set before anybody is told. To ask the token would be to lock it, and whoever waits for a stop beside other things asks
+    /// each time he is woken, on every thread.
+    is_pulled: AtomicBool,
+    token: CancellationToken,
+    parent: Option<Stop>,
+}
 
 impl Stop {
     /// A signal that nobody has pulled yet.
@@ -26,29 +38,43 @@ impl Stop {
     /// A signal that is pulled when this one is, and can also be pulled alone.
     #[must_use]
     pub fn child(&self) -> Self {
-        Self(self.0.child_token())
+        let (token, parent) = (self.0.token.child_token(), Some(self.clone()));
+        Self(Arc::new(Signal { is_pulled: AtomicBool::new(false), token, parent }))
     }
 
     /// Pulls the signal. Pulling it twice is no mistake.
     pub fn pull(&self) {
-        self.0.cancel();
+        self.0.is_pulled.store(true, Ordering::Release);
+        self.0.token.cancel();
     }
 
     /// Whether the signal was pulled.
     #[must_use]
     pub fn is_pulled(&self) -> bool {
-        self.0.is_cancelled()
+        self.0.is_pulled.load(Ordering::Acquire) || self.0.parent.as_ref().is_some_and(Self::is_pulled)
     }
 
     /// Waits until the signal is pulled; at once if it already was.
     pub async fn pulled(&self) {
-        self.0.cancelled().await;
+        let mut told = pin!(self.0.token.cancelled());
+        let mut registered: Option<Waker> = None;
+        poll_fn(|context| {
+            if self.is_pulled() {
+                return Poll::Ready(());
+            }
+            if registered.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+                return Poll::Pending;
+            }
+            registered = Some(context.waker().clone());
+            told.as_mut().poll(context)
+        })
+        .await;
     }
 
     /// Runs `future` until it ends or the signal is pulled; `None` says that it was cut short.
     pub fn or<F: Future>(&self, future: F) -> impl Future<Output = Option<F::Output>> {
         // Not an async function, which would have room for the future twice.
-        self.0.run_until_cancelled(future)
+        self.0.token.run_until_cancelled(future)
     }
 }
 
@@ -128,7 +154,46 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Context, Wake};
+
     use super::*;
+
+    #[derive(Debug, Default)]
+    struct Task(AtomicUsize);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_stop_wakes_the_task_that_asked_last() {
+        let parent = Stop::new();
+        let stop = parent.child();
+        let mut waiting = pin!(stop.pulled());
+        let tasks = [(); 2].map(|()| Arc::new(Task::default()));
+        for task in &tasks {
+            let waker = task.clone().into();
+            for _ in 0..2 {
+                assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            }
+        }
+        parent.pull();
+        assert_eq!(tasks.map(|task| task.0.load(Ordering::Relaxed)), [0, 1]);
+        assert!(waiting.poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    }
+
+    #[test]
+    fn a_child_is_pulled_with_its_parent_and_not_the_other_way_round() {
+        let parent = Stop::new();
+        let (one, other) = (parent.child(), parent.child());
+        one.pull();
+        assert!(one.is_pulled() && !other.is_pulled() && !parent.is_pulled());
+        parent.pull();
+        assert!(other.is_pulled() && other.child().is_pulled());
+    }
 
     #[tokio::test]
     async fn names_what_does_not_stop() {

@@ -52,7 +52,7 @@ pub(super) enum Phase {
 pub(super) struct State {
     pub(super) phase: Phase,
     after: Phase,
-    /// When the phase began; on HTTP/2, when the last request began or ended.
+    /// When the phase began, if it is one in which something is waited for from the client (see [`Exchange::waits`]).
     since: Instant,
     /// Requests that are not answered to their end. HTTP/1 has one at most.
     requests: usize,
@@ -152,8 +152,7 @@ impl Exchange {
         let state = self.lock();
         match state.phase {
             Phase::Head | Phase::Refused => Some((state.phase, state.since)),
-            Phase::Upgraded => None,
-            _ if state.requests == 0 => Some((Phase::Idle, state.since)),
+            Phase::Idle if state.requests == 0 => Some((Phase::Idle, state.since)),
             _ => None,
         }
     }
@@ -196,7 +195,9 @@ impl Exchange {
 impl State {
     pub(super) fn enter(&mut self, phase: Phase) {
         self.phase = phase;
-        self.since = Instant::now();
+        if matches!(phase, Phase::Idle | Phase::Head | Phase::Refused) {
+            self.since = Instant::now();
+        }
     }
 
     /// Ends the connection with this message.
@@ -232,9 +233,28 @@ impl Drop for Underway {
         let mut state = self.exchange.lock();
         state.requests -= 1;
         state.streams -= usize::from(self.is_stream);
-        if matches!(state.phase, Phase::Asked | Phase::Answering) {
+        // HTTP/2 may be idle and asked at once; it is idle since the last answer.
+        if matches!(state.phase, Phase::Asked | Phase::Answering | Phase::Idle) {
             let after = state.after;
             state.enter(after);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn on_http_2_a_connection_is_idle_since_its_last_answer() {
+        let exchange = Exchange::new(Phase::Idle);
+        let (one, other) = (exchange.ask(), exchange.ask());
+        drop(one);
+        assert_eq!(exchange.waits(), None);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        drop(other);
+        assert_eq!(exchange.waits(), Some((Phase::Idle, Instant::now())));
     }
 }

@@ -44,6 +44,7 @@ use futures_util::future::Either;
 use http::header::{HeaderValue, ORIGIN, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use tracing::Level;
 
 pub use self::clients::{Client, Clients};
 pub use self::credentials::Credentials;
@@ -233,9 +234,10 @@ impl Front {
         caller: Caller,
         socket: &'a Socket,
     ) -> impl Future<Output = Response<AnswerBody>> + Send + 'a {
-        let (method, version, peer) = (request.method().clone(), request.version(), caller.peer);
-        let path = request.uri().path().to_owned();
-        let is_proxied = strict::check(&request).is_ok() && self.route(&method, &path) == Route::Proxy;
+        let (version, peer) = (request.version(), caller.peer);
+        let (method, path) = (request.method(), request.uri().path());
+        let is_proxied = strict::check(&request).is_ok() && self.route(method, path) == Route::Proxy;
+        let told = tracing::enabled!(Level::DEBUG).then(|| (method.clone(), path.to_owned()));
         let response = if is_proxied {
             Either::Left(self.forward(request, &caller))
         } else {
@@ -243,7 +245,9 @@ impl Front {
             Either::Right(Box::pin(self.serve(request, caller, socket)))
         };
         response.map(move |response| {
-            tracing::debug!(%method, path, status = response.status().as_u16(), %peer, "answered");
+            if let Some((method, path)) = told {
+                tracing::debug!(%method, path, status = response.status().as_u16(), %peer, "answered");
+            }
             if version == Version::HTTP_10 {
                 response.map(|body| body.reset_on_error(socket.clone()))
             } else {

@@ -179,6 +179,23 @@ fn is_host(text: &[u8]) -> bool {
     !name.is_empty() && (rest.is_empty() || is_port(&rest[1..]) && rest[0] == b':')
 }
 
+/// The bytes of a `reg-name` that stand for themselves. Every request has a `Host`.
+const IN_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let marks = b"-._~!$&'()*+;=";
+    let mut at = 0;
+    while at < marks.len() {
+        table[marks[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
+
 /// `reg-name`, which an IPv4 address is too.
 fn is_name(text: &[u8]) -> bool {
     let mut bytes = text.iter();
@@ -188,7 +205,7 @@ fn is_name(text: &[u8]) -> bool {
                 let mut is_digit = || bytes.next().is_some_and(u8::is_ascii_hexdigit);
                 is_digit() && is_digit()
             }
-            byte => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=".contains(byte),
+            &byte => IN_NAME[usize::from(byte)],
         };
         if !good {
             return false;

@@ -20,7 +20,7 @@ use super::upload::Outgoing;
 
 /// Most bytes of an answer that are read ahead of a client that takes them slowly; also most bytes of an answer's head, a
 /// longer one is 502.
-const READ_AHEAD: usize = 64 << 10;
+const READ_AHEAD: usize = 128 << 10;
 
 /// A connection. Dropping it closes it, whatever goes on on it.
 pub(super) struct Connection {
@@ -58,7 +58,16 @@ impl Connection {
     ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
         // Not held to tokio's budget: whoever runs out of that is woken, and nobody is here, see `drive_for`.
         let mut answer = pin!(unconstrained(self.sender.try_send_request(*request)));
-        poll_fn(|context| self.drive_for(context, |context| answer.as_mut().poll(context))).await
+        let mut is_sent = false;
+        poll_fn(|context| {
+            if std::mem::replace(&mut is_sent, true) {
+                return self.drive_for(context, |context| answer.as_mut().poll(context));
+            }
+            // There can be no answer yet to what is only sent by this, so it is waited for at once.
+            self.drive(context);
+            answer.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        })
+        .await
     }
 
     /// Moves the bytes that `wanted` comes from, until it is there or there is nothing to move; the task is woken when there

@@ -5,17 +5,28 @@
 //! that differ or are no number, a request whose last coding is not `chunked`, any coding in HTTP/1.0. But it undoes
 //! `chunked` alone and once, and does not mind what stands before it.
 
-use http::header::{CONTENT_LENGTH, Entry, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
 use http_body::SizeHint;
 
 use super::headers::split;
 
 /// What the sender wrote.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Written {
     length: Option<Length>,
     coding: Option<Coding>,
+    /// The first line of `Content-Length`, as it came.
+    line: Option<HeaderValue>,
+}
+
+impl Written {
+    /// A field's value that says so: the sender's own, if it says that and nothing else.
+    fn length(self, length: u64) -> HeaderValue {
+        let mut digits = itoa::Buffer::new();
+        let line = self.line.filter(|line| line.as_bytes() == digits.format(length).as_bytes());
+        line.unwrap_or_else(|| HeaderValue::from(length))
+    }
 }
 
 /// The lines of `Content-Length`, taken together.
@@ -41,32 +52,30 @@ pub(super) struct StillCoded;
 
 /// Takes the sender's words out of a head; call it before `headers::strip`, which would take them unread.
 pub(super) fn take(headers: &mut HeaderMap) -> Written {
-    let length = take_lines(headers, CONTENT_LENGTH, |lines| {
+    let length = lines(headers, &CONTENT_LENGTH).map(|lines| {
         let length = lines.map(number).reduce(|one, other| one.filter(|_| one == other));
         length.flatten().map_or(Length::Unclear, Length::Bytes)
     });
-    let coding = take_lines(headers, TRANSFER_ENCODING, |lines| match (lines.next(), lines.next()) {
+    let coding = lines(headers, &TRANSFER_ENCODING).map(|mut lines| match (lines.next(), lines.next()) {
         (Some(only), None) if only.eq_ignore_ascii_case(b"chunked") => Coding::Chunked,
         // An empty line is no coding that anybody could undo.
         _ => Coding::Other,
     });
-    Written { length, coding }
+    if coding.is_some() {
+        headers.remove(TRANSFER_ENCODING);
+    }
+    Written { length, coding, line: headers.remove(CONTENT_LENGTH) }
 }
 
-/// Takes a list field out of a head, with what was `read` of its lines.
-fn take_lines<T>(
-    headers: &mut HeaderMap,
-    name: HeaderName,
-    read: impl FnOnce(&mut dyn Iterator<Item = &[u8]>) -> T,
-) -> Option<T> {
-    let Entry::Occupied(field) = headers.entry(name) else { return None };
-    let said = read(&mut field.iter().flat_map(|line| split(line.as_bytes())));
-    field.remove_entry_mult();
-    Some(said)
+/// The elements of a list field, if the head has it.
+fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<impl Iterator<Item = &'a [u8]>> {
+    let mut lines = headers.get_all(name).iter().peekable();
+    lines.peek()?;
+    Some(lines.flat_map(|line| split(line.as_bytes())))
 }
 
 /// Says in a request's head how long its body is.
-pub(super) fn of_request(headers: &mut HeaderMap, written: &Written, body: &SizeHint) -> Result<(), StillCoded> {
+pub(super) fn of_request(headers: &mut HeaderMap, written: Written, body: &SizeHint) -> Result<(), StillCoded> {
     if written.coding == Some(Coding::Other) {
         return Err(StillCoded);
     }
@@ -74,7 +83,7 @@ pub(super) fn of_request(headers: &mut HeaderMap, written: &Written, body: &Size
         // Whoever wrote nothing about a body meant that there is none; some methods differ from an empty one.
         Some(0) if written.length.is_none() => {}
         Some(length) => {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+            headers.insert(CONTENT_LENGTH, written.length(length));
         }
         // Written out: hyper takes a body of unknown length on GET and HEAD for no body at all otherwise.
         None => {
@@ -87,22 +96,22 @@ pub(super) fn of_request(headers: &mut HeaderMap, written: &Written, body: &Size
 /// Says in an answer's head how long its body is; where nothing is said, hyper chooses by the client's version.
 pub(super) fn of_answer(
     headers: &mut HeaderMap,
-    written: &Written,
+    written: Written,
     status: StatusCode,
     asked: &Method,
     body: &SizeHint,
 ) -> Result<(), StillCoded> {
     let is_bodiless = status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let length = match written {
+    let length = match &written {
         _ if is_bodiless => None,
         // Tells what a GET would bring. A length beside a coding tells nothing.
-        &Written { length: Some(Length::Bytes(length)), coding: None } if *asked == Method::HEAD => Some(length),
+        &Written { length: Some(Length::Bytes(length)), coding: None, .. } if *asked == Method::HEAD => Some(length),
         _ if *asked == Method::HEAD => None,
         Written { coding: Some(Coding::Other), .. } => return Err(StillCoded),
         _ => body.exact(),
     };
     if let Some(length) = length {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        headers.insert(CONTENT_LENGTH, written.length(length));
     }
     Ok(())
 }
@@ -132,7 +141,7 @@ mod tests {
         let request = |lines: &[(&'static str, &'static str)], body: SizeHint| {
             let mut map = headers(lines);
             let written = take(&mut map);
-            of_request(&mut map, &written, &body).map(|()| said(&map))
+            of_request(&mut map, written, &body).map(|()| said(&map))
         };
         let (five, none) = (SizeHint::with_exact(5), SizeHint::with_exact(0));
         let says = |line: &str| Ok(vec![line.to_owned()]);
@@ -159,7 +168,7 @@ mod tests {
         let answer = |lines: &[(&'static str, &'static str)], status: u16, asked: Method, body: SizeHint| {
             let mut map = headers(lines);
             let written = take(&mut map);
-            of_answer(&mut map, &written, StatusCode::from_u16(status).unwrap(), &asked, &body).map(|()| said(&map))
+            of_answer(&mut map, written, StatusCode::from_u16(status).unwrap(), &asked, &body).map(|()| said(&map))
         };
         let (five, none) = (SizeHint::with_exact(5), SizeHint::with_exact(0));
         let twice = [("content-length", "5"), ("content-length", "5")];

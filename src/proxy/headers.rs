@@ -5,7 +5,10 @@
 use http::Uri;
 
 use super::forwarded;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE, VIA,
+};
 
 /// Whether a field speaks to the next hop only (RFC 9110 §7.6.1), or is meant so by older peers.
 /// `Trailer` is not among them: without it hyper would not send the trailers on.
@@ -41,6 +44,31 @@ const NEVER_TRAILERS: [HeaderName; 13] = [
     HeaderName::from_static("trailer"),
     HeaderName::from_static("via"),
 ];
+
+/// What a head has of the fields that this hop acts on. Most have none of them, and one look at all names is less than a look
+/// for each of these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) expect: bool,
+    /// How long the body is.
+    pub(super) framing: bool,
+    /// What speaks to this hop only.
+    pub(super) hop: bool,
+    pub(super) via: bool,
+}
+
+impl Seen {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let mut seen = Self::default();
+        for name in headers.keys() {
+            seen.framing |= *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING;
+            seen.expect |= *name == EXPECT;
+            seen.via |= *name == VIA;
+            seen.hop |= is_hop_by_hop(name);
+        }
+        seen
+    }
+}
 
 /// What the stripped fields said to this hop.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -81,7 +109,7 @@ pub(super) fn strip_interim(headers: &mut HeaderMap) {
     headers.remove(TRAILER);
 }
 
-/// Removes the fields of which this holds. Most heads have none, and a look at each name is less than a look for each name.
+/// Removes the fields of which this holds.
 pub(super) fn remove(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool) {
     let unwanted: Vec<HeaderName> = headers.keys().filter(|name| is_unwanted(name)).cloned().collect();
     for name in unwanted {

@@ -1,23 +1,24 @@
 //! How many requests and sockets there may be at opencode at a time.
 
 use std::sync::Arc;
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::failure::Failure;
 
 /// A place among the requests or the sockets; dropping it frees it.
 #[derive(Debug)]
-pub(super) struct Place(
-    /// Held, never looked at.
-    #[expect(dead_code, reason = "it works by being dropped")]
-    OwnedSemaphorePermit,
-);
+pub(super) struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// One kind of places.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
-    free: Arc<Semaphore>,
+    taken: Arc<AtomicUsize>,
     most: usize,
     /// Makes the refusal from the limit.
     full: fn(usize) -> Failure,
@@ -39,17 +40,21 @@ impl Places {
     }
 
     fn new(most: usize, full: fn(usize) -> Failure) -> Self {
-        Self { free: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))), most, full }
+        Self { taken: Arc::default(), most, full }
     }
 
     /// How many places are taken.
     pub(super) fn taken(&self) -> usize {
-        self.most.min(Semaphore::MAX_PERMITS) - self.free.available_permits()
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// A place, or why there is none. Nobody waits for one: a queue would only hide that opencode cannot keep up.
     pub(super) fn take(&self) -> Result<Place, Failure> {
-        self.free.clone().try_acquire_owned().map(Place).map_err(|_| (self.full)(self.most))
+        let next = |taken| (taken < self.most).then_some(taken + 1);
+        match self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
+            Ok(_) => Ok(Place(self.taken.clone())),
+            Err(_) => Err((self.full)(self.most)),
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod interim;
 mod limits;
 mod observe;
 mod options;
+mod per_thread;
 mod pool;
 pub mod query;
 mod request;
@@ -32,7 +33,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{Either, OptionFuture};
-use http::header::{CONNECTION, Entry, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
@@ -55,10 +56,13 @@ pub use self::traffic::{ANSWER_BOUNDS, CODES, Traffic};
 
 use self::body::Upstream;
 use self::connection::Connection;
-use self::forwarded::Came;
+use self::forwarded::{Came, LastSaid};
+use self::framing::Written;
 use self::gate::{Gate, Refusal, Wait};
+use self::headers::{Hop, Seen};
 use self::limits::{Place, Places};
 use self::observe::{Observer, Watch};
+use self::per_thread::PerThread;
 use self::pool::{Lease, Pool};
 use self::request::{Prepared, prepare};
 use self::turn::{Turns, turns};
@@ -75,7 +79,7 @@ pub struct Proxy(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     connector: TowerToHyperService<HttpConnector>,
-    pool: Pool,
+    pools: PerThread<Pool>,
     target: watch::Receiver<Target>,
     observer: Option<Arc<Observer>>,
     start_timeout: Duration,
@@ -85,8 +89,9 @@ struct Inner {
     body: Option<u64>,
     requests: Places,
     sockets: Places,
-    counts: traffic::Counts,
+    counts: PerThread<traffic::Counts>,
     trusted: Vec<TrustedProxy>,
+    said: PerThread<LastSaid>,
     /// Our name in `Via`, different in every process: two relays in a row are no loop.
     name: String,
     tasks: Tasks,
@@ -103,7 +108,9 @@ impl Proxy {
         connector.set_keepalive(Some(KEEPALIVE));
         Self(Arc::new(Inner {
             connector: TowerToHyperService::new(connector),
-            pool: Pool::new(options.idle_connections, options.idle_timeout, tasks.clone(), stop.clone()),
+            pools: PerThread::new(|| {
+                Pool::new(options.idle_connections, options.idle_timeout, tasks.clone(), stop.clone())
+            }),
             target,
             observer: options.observer.map(|queue| Arc::new(Observer::new(queue))),
             start_timeout: options.start_timeout,
@@ -113,8 +120,9 @@ impl Proxy {
             body: options.body,
             requests: Places::for_requests(options.requests),
             sockets: Places::for_sockets(options.sockets),
-            counts: traffic::Counts::default(),
+            counts: PerThread::new(traffic::Counts::default),
             trusted: options.trusted,
+            said: PerThread::new(LastSaid::default),
             name: format!("opencode-relay-{:08x}", random() >> 32),
             tasks,
             stop,
@@ -130,7 +138,7 @@ impl Proxy {
     /// What went through until now. Questions about admission are not in it: they are not the clients' requests.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
-        self.0.counts.read(self.0.requests.taken(), self.0.sockets.taken(), self.lost_reports())
+        traffic::read(self.0.counts.iter(), self.0.requests.taken(), self.0.sockets.taken(), self.lost_reports())
     }
 
     /// Hands a request on and its answer back. Interim answers go to the caller before this is ready.
@@ -146,14 +154,14 @@ impl Proxy {
         caller: &Caller,
     ) -> impl Future<Output = Result<Response<ProxyBody>, Box<Response<ProxyBody>>>> + Send + use<'a> {
         let version = request.version();
-        let underway = self.0.counts.begin();
+        let underway = self.0.counts.here().begin();
         let answer = match self.outbound(request, caller) {
             Ok(outbound) => Either::Left(self.exchange(outbound)),
             Err(failure) => Either::Right(ready(Err(failure))),
         };
         answer.map(move |answer| {
             let answer = answer.map_err(|failure| {
-                self.0.counts.fail(&failure);
+                self.0.counts.here().fail(&failure);
                 tracing::debug!(%failure, status = failure.status().as_u16(), "a request was not forwarded");
                 let mut answer = failure.answer().map(ProxyBody::from);
                 if failure.leaves_body() && version < Version::HTTP_2 {
@@ -169,11 +177,11 @@ impl Proxy {
     /// Makes a client's request ready to be sent.
     fn outbound(&self, mut request: Request<Incoming>, caller: &Caller) -> Result<Outbound, Failure> {
         let upgraded = hyper::upgrade::on(&mut request);
-        let (received, body) = request.into_parts();
-        let (method, version) = (received.method.clone(), received.version);
-        let watch = self.watch(&received);
+        let (mut parts, body) = request.into_parts();
+        let (method, version) = (parts.method.clone(), parts.version);
+        let watch = self.watch(&parts);
         let size = body.size_hint();
-        let Prepared { parts, upgrade, named, expects } = self.prepare(received, &size, caller)?;
+        let Prepared { upgrade, named, expects } = self.prepare(&mut parts, &size, caller)?;
         let room = self.0.body.map(|limit| (limit, limit));
         if let Some((_, limit)) = room.filter(|&(room, _)| size.exact().is_some_and(|length| length > room)) {
             return Err(Failure::BodyLimit(limit));
@@ -253,7 +261,7 @@ impl Proxy {
             parts.headers.remove(name);
         }
         parts.headers.insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));
-        let Prepared { parts, .. } = self.prepare(parts, &SizeHint::with_exact(0), caller)?;
+        self.prepare(&mut parts, &SizeHint::with_exact(0), caller)?;
         let (response, connection) = self.send(Box::new(Request::from_parts(parts, Outgoing::empty()))).await?;
         self.hand_back(response, connection, Asked { method: Method::GET, upgrade: None, place: None, refusal: None })
     }
@@ -262,15 +270,15 @@ impl Proxy {
         self.0.observer.as_ref()?.watch(&parts.method, &parts.uri, &parts.headers)
     }
 
-    fn prepare(&self, received: Parts, body: &SizeHint, caller: &Caller) -> Result<Prepared, Failure> {
+    fn prepare(&self, parts: &mut Parts, body: &SizeHint, caller: &Caller) -> Result<Prepared, Failure> {
         let came = Came {
             peer: caller.peer,
             is_tls: caller.is_tls,
             is_trusted: self.0.trusted.iter().any(|trusted| trusted.is(caller.peer)),
-            version: received.version,
+            version: parts.version,
             via: &self.0.name,
         };
-        prepare(received, body, &came)
+        prepare(parts, body, &came, self.0.said.here())
     }
 
     /// Sends a prepared request and waits for its answer, but not beyond the limit on opencode's silence.
@@ -286,15 +294,14 @@ impl Proxy {
 
     /// Sends a prepared request to wherever opencode is now.
     async fn send(&self, mut request: Box<Request<Outgoing>>) -> Result<Answered, Failure> {
-        let address = self.address().await?;
-        if let Entry::Vacant(host) = request.headers_mut().entry(HOST) {
-            host.insert(address.host());
-        }
         loop {
-            let (mut connection, is_new) = match self.0.pool.take(&address) {
+            let (mut connection, is_new) = match self.pooled() {
                 Some(connection) => (connection, false),
-                None => (self.connect(&address).await?, true),
+                None => (self.connect(&self.address().await?).await?, true),
             };
+            if !request.headers().contains_key(HOST) {
+                request.headers_mut().insert(HOST, connection.address().host());
+            }
             match connection.send(request).await {
                 Ok(response) => return Ok((response, connection)),
                 Err(mut error) => match error.take_message() {
@@ -303,6 +310,14 @@ impl Proxy {
                     _ => return Err(Failure::from_exchange(&error.into_error())),
                 },
             }
+        }
+    }
+
+    /// An unused connection to where opencode is now.
+    fn pooled(&self) -> Option<Connection> {
+        match &*self.0.target.borrow() {
+            Target::Up(address) => self.0.pools.here().take(address),
+            _ => None,
         }
     }
 
@@ -333,7 +348,7 @@ impl Proxy {
     /// Who moves the bytes of a connection whose answer has begun: whoever reads that, unless the request is still on its
     /// way. That goes on whether or not the client takes the answer meanwhile, so it gets a task of its own.
     fn lease(&self, mut connection: Connection, place: Option<&Arc<Place>>) -> Option<Lease> {
-        let pool = self.0.pool.clone();
+        let pool = self.0.pools.here().clone();
         // The request's body holds it too.
         if place.is_none_or(|place| Arc::strong_count(place) == 1) {
             return Some(Lease::new(connection, pool));
@@ -356,9 +371,10 @@ impl Proxy {
     ) -> Result<Response<ProxyBody>, Failure> {
         let upstream = hyper::upgrade::on(&mut response);
         let (mut parts, body) = response.into_parts();
-        let written = framing::take(&mut parts.headers);
-        let hop = headers::strip(&mut parts.headers);
-        framing::of_answer(&mut parts.headers, &written, parts.status, &asked.method, &body.size_hint())
+        let seen = Seen::of(&parts.headers);
+        let written = if seen.framing { framing::take(&mut parts.headers) } else { Written::default() };
+        let hop = if seen.hop { headers::strip(&mut parts.headers) } else { Hop::default() };
+        framing::of_answer(&mut parts.headers, written, parts.status, &asked.method, &body.size_hint())
             .map_err(|framing::StillCoded| Failure::Coding)?;
         parts.version = Version::HTTP_11;
         let reason = parts.extensions.remove::<ReasonPhrase>();

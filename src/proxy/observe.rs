@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::header::{HeaderMap, HeaderName};
+use http::{Method, StatusCode, Uri};
 use percent_encoding::percent_decode;
 use tokio::sync::mpsc;
 
@@ -22,7 +23,7 @@ pub const DIRECTORIES: usize = 256;
 /// The longest directory worth reporting: Linux's longest path.
 const DIRECTORY_LIMIT: usize = 4096;
 
-const DIRECTORY_HEADER: &str = "x-opencode-directory";
+const DIRECTORY_HEADER: HeaderName = HeaderName::from_static("x-opencode-directory");
 
 /// One request that passed, with the status of its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,7 +191,7 @@ fn is_reply(path: &str) -> bool {
 /// The directory a request names: `?directory=`, else the header, both percent-encoded.
 #[must_use]
 pub fn directory(uri: &Uri, headers: &HeaderMap) -> Option<String> {
-    let named = query::first(uri.query().unwrap_or_default(), "directory").or_else(|| {
+    let named = uri.query().and_then(|query| query::first(query, "directory")).or_else(|| {
         let value = headers.get(DIRECTORY_HEADER)?;
         Some(percent_decode(value.as_bytes()).decode_utf8().ok()?.into_owned())
     })?;

@@ -17,7 +17,7 @@ pub struct Options {
     /// How long an unused connection to opencode is kept. Node closes after 5 s: staying below that avoids the race
     /// between its closing and our next request.
     pub idle_timeout: Duration,
-    /// Most unused connections to opencode that are kept. Fewer than there are requests at a time would mean that many of
+    /// Most unused connections to opencode that are kept, for each thread that serves clients. Fewer than there are requests at a time would mean that many of
     /// them connect anew.
     pub idle_connections: usize,
     /// How long opencode may take to begin its answer; then the request gets 504. `None` for as long as it wants: a turn

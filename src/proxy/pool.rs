@@ -48,11 +48,13 @@ impl Lease {
     }
 }
 
-/// The unused connections. Clones are the same.
+/// The unused connections of one thread, or of some. Clones are the same.
 #[derive(Clone, Debug)]
 pub(super) struct Pool(Arc<Shared>);
 
+/// Nobody else writes to its memory, see [`PerThread`](super::per_thread::PerThread).
 #[derive(Debug)]
+#[repr(align(128))]
 struct Shared {
     /// Most connections that are kept; for one more the oldest is closed.
     most: usize,
@@ -93,13 +95,13 @@ impl Pool {
         Self(Arc::new(Shared { most, limit, tasks, stop, state: Mutex::default() }))
     }
 
-    /// A connection to `address` on which a request can be sent, if there is one. Those that are found to be of no use are
-    /// closed.
+    /// A connection to `address` on which a request can be sent, unless opencode has closed it: that shows when it is tried,
+    /// and then the request is given back. Those that lead elsewhere are closed.
     pub(super) fn take(&self, address: &Address) -> Option<Connection> {
         let here = Handle::current().id();
         loop {
-            let Idle { since, mut connection, .. } = self.lock().take(here)?;
-            if since.elapsed() < self.0.limit && connection.address() == address && connection.is_idle() {
+            let Idle { connection, .. } = self.lock().take(here)?;
+            if connection.address() == address {
                 return Some(connection);
             }
         }

@@ -2,18 +2,17 @@
 
 use http::header::{CONNECTION, EXPECT, HeaderName, HeaderValue, TE, UPGRADE};
 use http::request::Parts;
-use http::{Request, Uri, Version};
+use http::{Uri, Version};
 use http_body::SizeHint;
 
 use super::failure::Failure;
-use super::forwarded::{self, Came};
-use super::{framing, headers};
+use super::forwarded::{self, Came, LastSaid};
+use super::framing::{self, Written};
+use super::headers::{self, Hop, Seen};
 
-/// A head to send, and what is left to be done about it.
+/// What is left to be done about a request whose head is ready.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    /// The head. Its target has neither scheme nor authority yet.
-    pub(super) parts: Parts,
     /// The protocols the client asked for.
     pub(super) upgrade: Option<HeaderValue>,
     /// What the client's `Connection` lines named.
@@ -22,34 +21,40 @@ pub(super) struct Prepared {
     pub(super) expects: bool,
 }
 
-/// Makes `received`, with a body of this size, a request of this hop. Of HTTP/2 the listening side has put into the fields
-/// already what HTTP/1 has there; what is left are the version, which has no upgrades, and bodies without a length.
-pub(super) fn prepare(received: Parts, body: &SizeHint, came: &Came<'_>) -> Result<Prepared, Failure> {
-    if forwarded::passed_through(&received.headers, came.via) {
+/// Makes the head of a request that was received, with a body of this size, one of this hop's; its target has neither scheme
+/// nor authority then. Of HTTP/2 the listening side has put into the fields already what HTTP/1 has there; what is left are
+/// the version, which has no upgrades, and bodies without a length.
+pub(super) fn prepare(
+    parts: &mut Parts,
+    body: &SizeHint,
+    came: &Came<'_>,
+    last: &LastSaid,
+) -> Result<Prepared, Failure> {
+    let seen = Seen::of(&parts.headers);
+    if seen.via && forwarded::passed_through(&parts.headers, came.via) {
         return Err(Failure::Loop);
     }
-    let (mut parts, ()) = Request::new(()).into_parts();
-    parts.method = received.method;
-    parts.headers = received.headers;
-    let target = received.uri.path_and_query().cloned().ok_or(Failure::Target)?;
-    let written = framing::take(&mut parts.headers);
-    let hop = headers::strip(&mut parts.headers);
-    framing::of_request(&mut parts.headers, &written, body).map_err(|framing::StillCoded| Failure::Coded)?;
-    headers::host_of_absolute_target(&received.uri, &mut parts.headers);
-    forwarded::add(&mut parts.headers, came);
+    let target = parts.uri.path_and_query().cloned().ok_or(Failure::Target)?;
+    let version = std::mem::replace(&mut parts.version, Version::HTTP_11);
+    parts.extensions.clear();
+    let written = if seen.framing { framing::take(&mut parts.headers) } else { Written::default() };
+    let hop = if seen.hop { headers::strip(&mut parts.headers) } else { Hop::default() };
+    framing::of_request(&mut parts.headers, written, body).map_err(|framing::StillCoded| Failure::Coded)?;
+    headers::host_of_absolute_target(&parts.uri, &mut parts.headers);
+    forwarded::add(&mut parts.headers, came, last);
     if hop.trailers {
         parts.headers.insert(TE, HeaderValue::from_static("trailers"));
         parts.headers.append(CONNECTION, HeaderValue::from_static("te"));
     }
     // HTTP/1.0 and HTTP/2 have no upgrades (RFC 9110 §7.8, RFC 9113 §8.6).
-    let upgrade = hop.upgrade.filter(|_| received.version == Version::HTTP_11);
+    let upgrade = hop.upgrade.filter(|_| version == Version::HTTP_11);
     if let Some(protocols) = &upgrade {
         parts.headers.insert(UPGRADE, protocols.clone());
         parts.headers.append(CONNECTION, HeaderValue::from_static("upgrade"));
     }
-    let expects = expects(&mut parts, received.version, body);
+    let expects = seen.expect && expects(parts, version, body);
     parts.uri = Uri::from(target);
-    Ok(Prepared { parts, upgrade, named: hop.named, expects })
+    Ok(Prepared { upgrade, named: hop.named, expects })
 }
 
 /// Whether the client waits to be asked for its body; if nobody will ask it, opencode is not told of the wish either.
@@ -73,16 +78,25 @@ fn expects(parts: &mut Parts, version: Version, body: &SizeHint) -> bool {
 mod tests {
     use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, VIA};
 
+    use http::Request;
+
     use super::super::caller::Peer;
     use super::*;
 
-    fn sent(version: Version, target: &str, fields: &[(&'static str, &'static str)], body: &SizeHint) -> Prepared {
+    fn sent(
+        version: Version,
+        target: &str,
+        fields: &[(&'static str, &'static str)],
+        body: &SizeHint,
+    ) -> (Parts, Prepared) {
         let mut request = Request::builder().method("POST").version(version).uri(target);
         for &(name, value) in fields {
             request = request.header(name, value);
         }
         let came = Came { peer: Peer::Unix, is_tls: true, is_trusted: false, version, via: "relay-1" };
-        prepare(request.body(()).unwrap().into_parts().0, body, &came).unwrap()
+        let mut parts = request.body(()).unwrap().into_parts().0;
+        let prepared = prepare(&mut parts, body, &came, &LastSaid::default()).unwrap();
+        (parts, prepared)
     }
 
     #[test]
@@ -94,8 +108,8 @@ mod tests {
             ("connection", "upgrade"),
             ("upgrade", "websocket"),
         ];
-        let prepared = sent(Version::HTTP_2, "https://relay:8/a?b=%20", &fields, &SizeHint::new());
-        let Prepared { parts, upgrade, expects, .. } = prepared;
+        let (parts, prepared) = sent(Version::HTTP_2, "https://relay:8/a?b=%20", &fields, &SizeHint::new());
+        let Prepared { upgrade, expects, .. } = prepared;
         assert_eq!((parts.version, parts.uri.to_string()), (Version::HTTP_11, "/a?b=%20".to_owned()));
         assert_eq!((upgrade, expects), (None, false));
         for (name, value) in [
@@ -114,7 +128,7 @@ mod tests {
     #[test]
     fn no_connection_line_takes_the_framing_away() {
         let fields = [("connection", "content-length, host, via"), ("content-length", "3"), ("host", "relay")];
-        let parts = sent(Version::HTTP_11, "/", &fields, &SizeHint::with_exact(3)).parts;
+        let parts = sent(Version::HTTP_11, "/", &fields, &SizeHint::with_exact(3)).0;
         assert_eq!(
             (&parts.headers[CONTENT_LENGTH], &parts.headers[HOST]),
             (&"3".parse().unwrap(), &"relay".parse().unwrap())
@@ -125,8 +139,8 @@ mod tests {
     #[test]
     fn only_a_body_can_be_waited_for() {
         let expects = |version, value, size| {
-            let prepared = sent(version, "/", &[("expect", value)], &size);
-            (prepared.expects, prepared.parts.headers.contains_key(EXPECT))
+            let (parts, prepared) = sent(version, "/", &[("expect", value)], &size);
+            (prepared.expects, parts.headers.contains_key(EXPECT))
         };
         let (some, none) = (SizeHint::with_exact(3), SizeHint::with_exact(0));
         assert_eq!(expects(Version::HTTP_11, "100-Continue", some), (true, true));

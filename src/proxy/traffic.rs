@@ -36,7 +36,7 @@ pub struct Traffic {
     pub lost_reports: u64,
 }
 
-/// Counts; every request adds two to memory and nobody waits.
+/// Counts; every request adds three to memory and nobody waits.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     requests: [AtomicU64; CODES.len()],
@@ -62,19 +62,36 @@ impl Counts {
     pub(super) fn fail(&self, failure: &Failure) {
         *self.failures.lock().unwrap_or_else(PoisonError::into_inner).entry(failure.name()).or_default() += 1;
     }
+}
 
-    pub(super) fn read(&self, in_flight: usize, sockets: usize, lost_reports: u64) -> Traffic {
-        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Traffic {
-            requests: self.requests.each_ref().map(load),
-            answers: self.answers.each_ref().map(load),
-            waited: Duration::from_micros(load(&self.waited)),
-            failures: self.failures.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            in_flight,
-            sockets,
-            lost_reports,
+/// What all of these counted together, and what is at opencode now.
+pub(super) fn read<'a>(
+    all: impl Iterator<Item = &'a Counts>,
+    in_flight: usize,
+    sockets: usize,
+    lost_reports: u64,
+) -> Traffic {
+    let mut traffic = Traffic {
+        requests: Default::default(),
+        answers: Default::default(),
+        waited: Duration::ZERO,
+        failures: BTreeMap::new(),
+        in_flight,
+        sockets,
+        lost_reports,
+    };
+    let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    for counts in all {
+        let pairs = traffic.requests.iter_mut().zip(&counts.requests);
+        for (sum, count) in pairs.chain(traffic.answers.iter_mut().zip(&counts.answers)) {
+            *sum += load(count);
+        }
+        traffic.waited += Duration::from_micros(load(&counts.waited));
+        for (name, count) in &*counts.failures.lock().unwrap_or_else(PoisonError::into_inner) {
+            *traffic.failures.entry(name).or_default() += count;
         }
     }
+    traffic
 }
 
 impl Underway<'_> {
@@ -106,18 +123,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn every_request_is_counted_once() {
-        let counts = Counts::default();
+        let (counts, others) = (Counts::default(), Counts::default());
         for (status, wait) in [(200, 5), (204, 6), (101, 0), (404, 700_000), (999, 0)] {
             let underway = counts.begin();
             tokio::time::advance(Duration::from_millis(wait)).await;
             underway.answered(StatusCode::from_u16(status).unwrap());
         }
-        drop(counts.begin());
+        drop(others.begin());
         counts.fail(&Failure::Loop);
-        let traffic = counts.read(1, 2, 3);
+        others.fail(&Failure::Loop);
+        let traffic = read([&counts, &others].into_iter(), 1, 2, 3);
         assert_eq!(traffic.requests, [1, 2, 0, 1, 0, 2]);
         assert_eq!(traffic.answers, [3, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
         assert_eq!(traffic.waited, Duration::from_millis(700_011));
-        assert_eq!(traffic.failures, BTreeMap::from([("ProxyLoopError", 1)]));
+        assert_eq!(traffic.failures, BTreeMap::from([("ProxyLoopError", 2)]));
     }
 }

@@ -95,6 +95,9 @@ impl From<Upload> for Outgoing {
         upload.watch = upload.watch.take().filter(Watch::wants_body);
         if upload.body.as_ref().is_none_or(Incoming::is_end_stream) {
             upload.ended(true);
+            if upload.turn.is_none() {
+                return Self::empty();
+            }
         }
         Self(Some(Box::new(upload)))
     }

@@ -89,6 +89,10 @@ impl Wire {
         Self::new(within("a connection", TcpStream::connect(address)).await.unwrap())
     }
 
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.stream.peer_addr().unwrap()
+    }
+
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         within("room to send", self.stream.write_all(bytes.as_ref())).await.unwrap();
     }

@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) http: http::Options,
     pub(crate) ready: Result<(), String>,
     pub(crate) api: bool,
+    /// Where clients are served; without threads, where the test runs.
+    pub(crate) threads: Arc<http::Threads>,
 }
 
 impl Default for Settings {
@@ -54,6 +56,7 @@ impl Default for Settings {
             },
             ready: Ok(()),
             api: true,
+            threads: Arc::default(),
         }
     }
 }
@@ -89,7 +92,7 @@ impl Relay {
             metrics: Arc::new(|_| String::new()),
             options: settings.http,
         };
-        let front = http::serve(vec![listener], Arc::default(), parts, tasks.clone(), stop.clone());
+        let front = http::serve(vec![listener], settings.threads, parts, tasks.clone(), stop.clone());
         let served = tasks.spawn("front", async move {
             front.await;
             last.pull();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use opencode_relay::http::Threads;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::fixture::{Relay, Settings, up};
@@ -250,4 +251,32 @@ async fn connections_to_where_opencode_was_are_not_used() {
     relay.target.send_replace(up(&new));
     get(&relay, "/").await;
     assert_eq!((old.heads().len(), new.heads().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_connection_stays_with_the_thread_that_made_it() {
+    let upstream = Routes::default()
+        .on("/", |_, mut wire| async move {
+            let name = wire.peer().to_string();
+            wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}", name.len())).await;
+            Some(wire)
+        })
+        .start()
+        .await;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(2);
+    let settings = Settings { threads: Arc::new(Threads::start().unwrap()), ..Settings::default() };
+    let relay = Relay::start(up(&upstream), settings).await;
+    // They come to the threads by turns.
+    let mut clients = [relay.connect().await, relay.connect().await];
+    let mut names = [const { Vec::new() }; 2];
+    for client in [0, 1, 0, 0, 1, 1, 0, 1] {
+        let wire = &mut clients[client];
+        wire.send("GET / HTTP/1.1\r\nhost: relay\r\n\r\n").await;
+        let head = wire.answer().await;
+        names[client].push(wire.body(&head).await.unwrap());
+    }
+    for names in &names {
+        assert!(names.iter().all(|name| *name == names[0]), "{names:?}");
+    }
+    assert_eq!(upstream.connections(), threads);
 }

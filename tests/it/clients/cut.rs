@@ -64,8 +64,8 @@ async fn nobody_misses_anything_over_cut_connections() {
             let all = seen(&client.stdout, see);
             let greetings = all.iter().filter(|event| event["type"] == "server.connected");
             let greetings = Vec::from_iter(greetings.map(|greeting| greeting["properties"].clone()));
-            assert_eq!(greetings, [json!({}), resumed.clone(), resumed.clone()], "{name}");
             let heads = cutter.heads.from(0);
+            assert_eq!(greetings, [json!({}), resumed.clone(), resumed.clone()], "{name}: {heads:?}");
             let came_back = |head: &String| head.to_lowercase().contains("\r\nlast-event-id: ");
             assert_eq!(Vec::from_iter(heads.iter().map(came_back)), [false, true, true], "{name}: {heads:?}");
             assert_eq!(client.stderr.len(), 2, "{name}, broken twice, ended never: {}", client.output());

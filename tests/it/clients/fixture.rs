@@ -239,17 +239,14 @@ async fn ask(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, heads: &Record<Str
 
 /// Passes so many bytes of the answer as the next budget has, and no more.
 async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, budgets: &Mutex<vec::IntoIter<usize>>) {
-    // Browsers open connections to spare, which must not use up any.
-    if from.readable().await.is_err() {
-        return;
-    }
-    let mut left = budgets.lock().unwrap().next().unwrap_or(usize::MAX);
+    // None until it answers: browsers open connections to spare, and end them.
+    let mut left = None;
     let mut bytes = vec![0; 8 << 10];
-    while left > 0 {
-        let room = left.min(bytes.len());
-        let Ok(read @ 1..) = from.read(&mut bytes[..room]).await else { return };
-        left -= read;
-        if to.write_all(&bytes[..read]).await.is_err() {
+    while let Ok(read @ 1..) = from.read(&mut bytes).await {
+        let left = left.get_or_insert_with(|| budgets.lock().unwrap().next().unwrap_or(usize::MAX));
+        let passed = read.min(*left);
+        *left -= passed;
+        if to.write_all(&bytes[..passed]).await.is_err() || *left == 0 {
             return;
         }
     }

@@ -23,9 +23,11 @@ use crate::reconcile::{self, Effect, Failure, Input, Now, Reconcile};
 /// Most events of the stream that wait for what happened while the relay was away. More are not held back.
 const DEFERRED: usize = 10_000;
 
-/// How long a position in the log is kept in memory alone, when no event came of the lines before it, in milliseconds.
-/// Lines that are read again after a crash find the accounts as they were before them.
+/// How long what the next run needs besides the events is kept in memory alone: in milliseconds, and in bytes of events. They are
+/// much less than a start reads again ([`crate::journal::Restored`]), and lines of the log that are read again after a crash find
+/// the accounts as they were before them.
 const LAZY: u64 = 1_000;
+const LAZY_BYTES: usize = 1 << 20;
 
 /// What one step brings about.
 #[derive(Debug)]
@@ -62,6 +64,8 @@ pub(super) struct Core {
     pub(super) is_kept: bool,
     /// When the notes have to be kept at the latest, on the steady clock, if they are older than what was read.
     pub(super) notes_due: Option<u64>,
+    /// Bytes of events since the notes were kept.
+    pub(super) unnoted: usize,
 }
 
 impl Core {
@@ -232,10 +236,11 @@ impl Core {
             hub::Pending { events, directories, is_complete }
         });
         let events = std::mem::take(&mut self.events);
-        if pending.is_some() {
+        if pending.is_some() || !events.is_empty() {
             self.note_later(now);
         }
-        let is_due = !events.is_empty() || self.notes_due.is_some_and(|due| now.steady >= due);
+        self.unnoted += events.iter().map(|event| event.global.len()).sum::<usize>();
+        let is_due = self.unnoted >= LAZY_BYTES || self.notes_due.is_some_and(|due| now.steady >= due);
         let notes = if is_due && self.is_kept { self.notes(events.len()) } else { Vec::new() };
         if events.is_empty() && notes.is_empty() && pending.is_none() {
             return None;
@@ -265,7 +270,7 @@ impl Core {
 
     /// What is to be kept together with so many events.
     fn notes(&mut self, events: usize) -> Vec<(&'static str, String)> {
-        self.notes_due = None;
+        (self.notes_due, self.unnoted) = (None, 0);
         let mut notes = vec![(RECONCILE_NOTE, self.reconcile.snapshot(self.newest + events as u64))];
         notes.extend(self.position.as_ref().map(|position| (LOG_NOTE, position.0.clone())));
         notes

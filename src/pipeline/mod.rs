@@ -96,6 +96,7 @@ impl Pipeline {
             is_listened: false,
             // At once: from here on the relay looks.
             notes_due: is_kept.then_some(0),
+            unnoted: 0,
             is_kept,
         };
         Self {

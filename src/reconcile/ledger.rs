@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::aspect::Group;
+use crate::event::Origin;
 
 /// Most types counted under their own name; the log is untrusted and could name any number. The rest is `other`.
 const TYPES: usize = 128;
@@ -65,6 +66,16 @@ impl Account {
             self.ahead.pop_front();
         }
         true
+    }
+
+    /// Takes one off what the state owes, if there is any.
+    fn settle(&mut self) -> bool {
+        let is_owed = self.owed > 0;
+        if is_owed {
+            self.owed -= 1;
+            self.count.pending -= 1;
+        }
+        is_owed
     }
 
     fn push_ahead(&mut self, now: u64) {
@@ -131,9 +142,19 @@ impl Ledger {
     pub(super) fn recover(&mut self, kind: &str) {
         let account = self.account(&Arc::from(kind));
         account.count.recovered += 1;
-        if account.owed > 0 {
-            account.owed -= 1;
-            account.count.pending -= 1;
+        account.settle();
+    }
+
+    /// An event was told by an earlier run, after it saved its accounts. Its notice may be in them, or be read again.
+    pub(super) fn relive(&mut self, kind: &Arc<str>, origin: Origin, now: u64) {
+        let account = self.account(kind);
+        match origin {
+            Origin::Stream => account.count.delivered += 1,
+            Origin::State => account.count.recovered += 1,
+            Origin::Bare => account.count.no_source += 1,
+        }
+        if !account.settle() {
+            account.push_ahead(now);
         }
     }
 
@@ -241,6 +262,22 @@ mod tests {
 
     fn count(ledger: &Ledger, name: &str) -> Count {
         ledger.counts().find(|(kind, _)| ***kind == *name).unwrap().1.clone()
+    }
+
+    #[test]
+    fn what_an_earlier_run_told_answers_lines_that_it_kept_and_lines_that_are_read_again() {
+        let mut earlier = Ledger::default();
+        earlier.announce(&kind("a"), 0);
+        let mut ledger = Ledger::load(earlier.save(), 10);
+        ledger.relive(&kind("a"), Origin::State, 10);
+        assert_eq!((count(&ledger, "a").pending, ledger.owed("a")), (0, 0));
+        ledger.relive(&kind("a"), Origin::Stream, 10);
+        ledger.relive(&kind("bare"), Origin::Bare, 10);
+        assert!(!ledger.announce(&kind("a"), 11) && !ledger.announce(&kind("bare"), 11));
+        assert!(ledger.announce(&kind("a"), 12), "a new one");
+        let Count { published, delivered, recovered, pending, .. } = count(&ledger, "a");
+        assert_eq!((published, delivered, recovered, pending), (3, 1, 1, 1));
+        assert_eq!(count(&ledger, "bare").no_source, 1);
     }
 
     #[test]

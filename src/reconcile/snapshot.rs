@@ -139,7 +139,7 @@ impl Reconcile {
             {
                 reconcile.apply(saved, now);
             }
-            reconcile.relive(&past, seen, now);
+            reconcile.relive(&past, saved.is_none(), seen, now);
         }
         if let Some(saved) = saved.take() {
             reconcile.apply(saved, now);
@@ -158,10 +158,13 @@ impl Reconcile {
         Ok(reconcile)
     }
 
-    fn relive(&mut self, past: &Past<'_>, seen: u64, now: Now) {
+    fn relive(&mut self, past: &Past<'_>, is_unsaved: bool, seen: u64, now: Now) {
         if &*past.event.kind == "sync" {
             self.hear_twin(past.event);
             return;
+        }
+        if is_unsaved {
+            self.ledger.relive(&past.event.kind, past.event.origin, now.steady);
         }
         self.shadow.observe(past.event);
         if let Some(directory) = past.event.directory.as_ref().filter(|directory| &***directory != "global") {

@@ -88,6 +88,10 @@ fn balanced(outcome: &Outcome) -> Result<(), TestCaseError> {
         if count.pending != 0 {
             return Err(fail(outcome, &format!("{kind}: still pending {count:?}")));
         }
+        let told = outcome.told.get(kind).copied().unwrap_or_default();
+        if told != [count.delivered, count.recovered] {
+            return Err(fail(outcome, &format!("{kind}: told {told:?}, {count:?}")));
+        }
     }
     Ok(())
 }
@@ -406,10 +410,10 @@ fn every_turn_ends(script: &Script, outcome: &Outcome) -> Result<(), TestCaseErr
     Ok(())
 }
 
-/// Without deletions in the slot of the old session: when the word of that is lost before anybody read the list,
-/// nobody knows that there ever was such a session.
+/// Without deletions and reverts in the slot of the old session: when the word of that is lost before anybody read the list or
+/// the messages, nobody knows that there ever was such a session or message.
 fn seen(moves: Vec<Move>) -> Vec<Move> {
-    moves.into_iter().filter(|one| one.slot != 3 || !matches!(one.act, Act::Delete)).collect()
+    moves.into_iter().filter(|one| one.slot != 3 || !matches!(one.act, Act::Delete | Act::Revert)).collect()
 }
 
 fn plain(deltas: u64, pace: u64) -> Turn {

@@ -45,7 +45,7 @@ use crate::event::{Cursor, Seq};
 use connection::{checkpoint, connect};
 use folder::Mark;
 use read::{cut, edge, epoch_checksum, load_epochs, load_texts, newest_total, read};
-use write::{STEP, put, put_meta, put_notes, trim};
+use write::{STEP, put, put_meta, put_notes, transact, trim};
 
 pub(super) use connection::Checkpoints;
 pub(super) use failure::Failure;
@@ -190,13 +190,13 @@ impl Disk {
         notes: &[(&str, &str)],
         limits: Limits,
     ) -> Result<(), Failure> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut extent = self.extent;
-        put(&transaction, records, &mut extent)?;
-        put_notes(&transaction, notes)?;
-        // Twice as many as come, so that it gets less, and it costs in proportion.
-        trim(&transaction, &mut extent, limits, (records.len() * 2).max(16))?;
-        transaction.commit()?;
+        transact(&self.connection, |transaction| {
+            put(transaction, records, &mut extent)?;
+            put_notes(transaction, notes)?;
+            // Twice as many as come, so that it gets less, and it costs in proportion.
+            trim(transaction, &mut extent, limits, (records.len() * 2).max(16))
+        })?;
         self.extent = extent;
         self.mark(records.last());
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, params};
 
 use super::{Extent, Failure, Limits, row};
 use crate::event::Seq;
@@ -11,7 +11,25 @@ use crate::journal::Record;
 /// Most rows that upkeep deletes at once: some milliseconds.
 pub(super) const STEP: usize = 500;
 
-pub(super) fn put(transaction: &Transaction<'_>, records: &[Arc<Record>], extent: &mut Extent) -> Result<(), Failure> {
+/// Does all of the work or nothing of it. What begins and ends it is kept prepared: parsing that anew took a tenth of a commit's
+/// instructions with one event in it.
+pub(super) fn transact(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+    let result = work(connection).and_then(|()| {
+        connection.prepare_cached("COMMIT")?.execute([])?;
+        Ok(())
+    });
+    if result.is_err() && !connection.is_autocommit() {
+        // It may fail after what failed before it, and ends the transaction all the same.
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    result
+}
+
+pub(super) fn put(transaction: &Connection, records: &[Arc<Record>], extent: &mut Extent) -> Result<(), Failure> {
     if records.is_empty() {
         return Ok(());
     }
@@ -28,7 +46,7 @@ pub(super) fn put(transaction: &Transaction<'_>, records: &[Arc<Record>], extent
     Ok(())
 }
 
-pub(super) fn put_notes(transaction: &Transaction<'_>, notes: &[(&str, &str)]) -> Result<(), Failure> {
+pub(super) fn put_notes(transaction: &Connection, notes: &[(&str, &str)]) -> Result<(), Failure> {
     for (name, text) in notes {
         let mut statement = transaction.prepare_cached("INSERT OR REPLACE INTO note VALUES (?1, ?2, ?3)")?;
         statement.execute(params![name, text, row::checksum(&[name, text])])?;
@@ -49,12 +67,7 @@ impl Extent {
     }
 }
 
-pub(super) fn trim(
-    transaction: &Transaction<'_>,
-    extent: &mut Extent,
-    limits: Limits,
-    rows: usize,
-) -> Result<(), Failure> {
+pub(super) fn trim(transaction: &Connection, extent: &mut Extent, limits: Limits, rows: usize) -> Result<(), Failure> {
     if !extent.is_over(limits) {
         return Ok(());
     }

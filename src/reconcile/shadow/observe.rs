@@ -152,6 +152,7 @@ impl Shadow {
                 let session = self.session(session);
                 session.stepped.status = step;
                 session.owes_idle = false;
+                session.ending = None;
                 session.busy.take().is_some()
             }
             "session.error" => {
@@ -233,5 +234,25 @@ impl Shadow {
             }
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Origin;
+    use crate::reconcile::shadow::Ending;
+
+    #[test]
+    fn a_turn_that_the_stream_ends_is_not_waited_for_any_more() {
+        let mut shadow = Shadow::default();
+        let session = shadow.session("ses_1");
+        session.busy = Some(r#"{"type":"busy"}"#.to_owned());
+        session.ending = Some(Ending { since: 0, reads: 1, is_fresh: true });
+        let properties = r#"{"sessionID":"ses_1"}"#;
+        let idle = Event::made(Origin::Stream, "session.idle", &Place::default(), Some("ses_1"), "evt_1", properties);
+        assert!(shadow.observe(&idle));
+        let session = shadow.session("ses_1");
+        assert!(session.busy.is_none() && session.ending.is_none());
     }
 }

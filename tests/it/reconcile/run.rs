@@ -101,6 +101,8 @@ pub(super) struct Outcome {
     /// What must never happen.
     pub(super) wrong: Vec<String>,
     pub(super) counts: BTreeMap<String, Count>,
+    /// Events that the client had of the stream and of the state, by type.
+    pub(super) told: BTreeMap<String, [u64; 2]>,
     /// Lines given, by type.
     pub(super) lines: BTreeMap<String, u64>,
     pub(super) reads: u64,
@@ -204,6 +206,8 @@ struct Run<'a> {
     script: &'a Script,
     settings: &'a Settings,
     dice: Dice,
+    /// Says whether notes are kept with events, on which nothing but what comes after a kill depends.
+    notes: Dice,
     queue: BTreeMap<(u64, u64), What>,
     queued: u64,
     frames: Vec<Event>,
@@ -233,6 +237,7 @@ impl<'a> Run<'a> {
             script,
             settings,
             dice: Dice::new(settings.seed),
+            notes: Dice::new(settings.seed ^ 1),
             queue: BTreeMap::new(),
             queued: 0,
             frames: vec![],
@@ -426,10 +431,11 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What came out of a step is kept, then shown, as the pipeline does.
+    /// What came out of a step is kept, then shown, as the pipeline does; what the next run needs besides is kept now and then.
     fn commit(&mut self, at: u64) {
         let events = std::mem::take(&mut self.events);
-        let is_due = !events.is_empty() || self.dice.roll(8) == 0;
+        let dice = if events.is_empty() { &mut self.dice } else { &mut self.notes };
+        let is_due = dice.roll(8) == 0;
         for event in events {
             self.fold(&event, at);
             self.disk.events.push((EPOCH + at, event));
@@ -695,7 +701,11 @@ impl<'a> Run<'a> {
         if &*event.kind == "sync" {
             return;
         }
-        if event.origin != Origin::Stream {
+        let [stream, state] = self.out.told.entry(event.kind.to_string()).or_default();
+        if event.origin == Origin::Stream {
+            *stream += 1;
+        } else {
+            *state += 1;
             self.check(event, at);
         }
         if let Err(error) = self.out.fold.fold(event, event.origin != Origin::Stream) {

@@ -62,7 +62,7 @@ impl About {
 
 impl Said {
     /// `None` cannot be: all of this can stand in a field.
-    fn new(about: About, host: Option<HeaderValue>, via: &str) -> Option<Self> {
+    fn new(about: About, host: Option<&HeaderValue>, via: &str) -> Option<Self> {
         let received = match about.version {
             Version::HTTP_10 => "1.0",
             Version::HTTP_2 => "2.0",
@@ -72,13 +72,14 @@ impl Said {
         let name = about.ip.map_or_else(|| "unknown".to_owned(), |ip| ip.to_string());
         let quoted = if name.contains(':') { format!("\"[{name}]\"") } else { name.clone() };
         let mut forwarded = format!("for={quoted};proto={}", about.scheme());
-        if let Some(host) = host.as_ref().and_then(|host| host.to_str().ok()) {
+        if let Some(host) = host.and_then(|host| host.to_str().ok()) {
             forwarded.push_str(";host=");
             push_quoted(&mut forwarded, host);
         }
         Some(Self {
             about,
-            host,
+            // A copy: the value itself would keep all that was read with it.
+            host: host.map(|host| HeaderValue::from_bytes(host.as_bytes())).transpose().ok()?,
             via: format!("{received} {via}").try_into().ok()?,
             forwarded: forwarded.try_into().ok()?,
             name: name.try_into().ok()?,
@@ -101,7 +102,7 @@ pub(super) fn add(headers: &mut HeaderMap, came: &Came<'_>, last: &LastSaid) {
     let host = headers.get(HOST);
     let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
     if !last.as_ref().is_some_and(|last| last.about == about && last.host.as_ref() == host) {
-        *last = Said::new(about, host.cloned(), came.via);
+        *last = Said::new(about, host, came.via);
     }
     let Some(said) = &*last else { return };
     append(headers, VIA, &said.via);

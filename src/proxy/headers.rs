@@ -3,12 +3,13 @@
 //! Both directions use the same [`strip`], so that a field which speaks to one neighbour never reaches the other.
 
 use http::Uri;
-
-use super::forwarded;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING,
     UPGRADE, VIA,
 };
+
+use super::forwarded;
+use super::framing::{self, Written};
 
 /// Whether a field speaks to the next hop only (RFC 9110 §7.6.1), or is meant so by older peers.
 /// `Trailer` is not among them: without it hyper would not send the trailers on.
@@ -67,6 +68,13 @@ impl Seen {
             seen.hop |= is_hop_by_hop(name);
         }
         seen
+    }
+
+    /// Takes out of the head what this hop acts on itself: what is said about the body's length, and what is [stripped](strip).
+    pub(super) fn take(self, headers: &mut HeaderMap) -> (Written, Hop) {
+        let written = if self.framing { framing::take(headers) } else { Written::default() };
+        let hop = if self.hop { strip(headers) } else { Hop::default() };
+        (written, hop)
     }
 }
 

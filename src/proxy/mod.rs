@@ -20,6 +20,7 @@ mod per_thread;
 mod pool;
 pub mod query;
 mod request;
+mod sender;
 mod target;
 mod traffic;
 mod tunnel;
@@ -33,17 +34,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{Either, OptionFuture};
-use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body as _, SizeHint};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
-use hyper::service::Service as _;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::service::TowerToHyperService;
 use tokio::sync::watch;
 
 pub use self::body::ProxyBody;
@@ -57,20 +55,17 @@ pub use self::traffic::{ANSWER_BOUNDS, CODES, Traffic};
 use self::body::Upstream;
 use self::connection::Connection;
 use self::forwarded::{Came, LastSaid};
-use self::framing::Written;
 use self::gate::{Gate, Refusal, Wait};
-use self::headers::{Hop, Seen};
+use self::headers::Seen;
 use self::limits::{Place, Places};
 use self::observe::{Observer, Watch};
 use self::per_thread::PerThread;
-use self::pool::{Lease, Pool};
+use self::pool::Lease;
 use self::request::{Prepared, prepare};
+use self::sender::{Answered, Sender};
 use self::turn::{Turns, turns};
 use self::upload::{Outgoing, Pause, Upload};
 use crate::stop::{Stop, Tasks};
-
-/// How often the kernel asks a silent upstream whether it is still there: a long poll has no other limit.
-const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// The proxy; cheap to clone.
 #[derive(Clone, Debug)]
@@ -78,12 +73,8 @@ pub struct Proxy(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    connector: TowerToHyperService<HttpConnector>,
-    pools: PerThread<Pool>,
-    target: watch::Receiver<Target>,
+    sender: Sender,
     observer: Option<Arc<Observer>>,
-    start_timeout: Duration,
-    connect_timeout: Duration,
     answer_timeout: Option<Duration>,
     body_timeout: Duration,
     body: Option<u64>,
@@ -102,19 +93,9 @@ impl Proxy {
     /// A proxy to `target`. Pull `stop` after the last request was answered: it cuts sockets and upstream connections.
     #[must_use]
     pub fn new(options: Options, target: watch::Receiver<Target>, tasks: Tasks, stop: Stop) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(options.connect_timeout));
-        connector.set_keepalive(Some(KEEPALIVE));
         Self(Arc::new(Inner {
-            connector: TowerToHyperService::new(connector),
-            pools: PerThread::new(|| {
-                Pool::new(options.idle_connections, options.idle_timeout, tasks.clone(), stop.clone())
-            }),
-            target,
+            sender: Sender::new(&options, target, &tasks, &stop),
             observer: options.observer.map(|queue| Arc::new(Observer::new(queue))),
-            start_timeout: options.start_timeout,
-            connect_timeout: options.connect_timeout,
             answer_timeout: options.answer_timeout,
             body_timeout: options.body_timeout,
             body: options.body,
@@ -262,7 +243,8 @@ impl Proxy {
         }
         parts.headers.insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));
         self.prepare(&mut parts, &SizeHint::with_exact(0), caller)?;
-        let (response, connection) = self.send(Box::new(Request::from_parts(parts, Outgoing::empty()))).await?;
+        let (response, connection) =
+            self.0.sender.send(Box::new(Request::from_parts(parts, Outgoing::empty()))).await?;
         self.hand_back(response, connection, Asked { method: Method::GET, upgrade: None, place: None, refusal: None })
     }
 
@@ -287,68 +269,15 @@ impl Proxy {
         let mut silence = OptionFuture::from(limit.map(|turns| Box::pin(turns.silence())));
         tokio::select! {
             biased;
-            answered = self.send(request) => answered,
+            answered = self.0.sender.send(request) => answered,
             Some(limit) = &mut silence => Err(Failure::AnswerTimeout(limit)),
-        }
-    }
-
-    /// Sends a prepared request to wherever opencode is now.
-    async fn send(&self, mut request: Box<Request<Outgoing>>) -> Result<Answered, Failure> {
-        loop {
-            let (mut connection, is_new) = match self.pooled() {
-                Some(connection) => (connection, false),
-                None => (self.connect(&self.address().await?).await?, true),
-            };
-            if !request.headers().contains_key(HOST) {
-                request.headers_mut().insert(HOST, connection.address().host());
-            }
-            match connection.send(request).await {
-                Ok(response) => return Ok((response, connection)),
-                Err(mut error) => match error.take_message() {
-                    // opencode closed it just now, and nothing of the request was written.
-                    Some(unsent) if !is_new => request = Box::new(unsent),
-                    _ => return Err(Failure::from_exchange(&error.into_error())),
-                },
-            }
-        }
-    }
-
-    /// An unused connection to where opencode is now.
-    fn pooled(&self) -> Option<Connection> {
-        match &*self.0.target.borrow() {
-            Target::Up(address) => self.0.pools.here().take(address),
-            _ => None,
-        }
-    }
-
-    async fn connect(&self, address: &Address) -> Result<Connection, Failure> {
-        let failed =
-            |error: &(dyn std::error::Error + 'static)| Failure::from_connect(error, address, self.0.connect_timeout);
-        let socket = self.0.connector.call(address.uri()).await.map_err(|error| failed(&error))?;
-        Connection::new(address.clone(), socket).await.map_err(|error| failed(&error))
-    }
-
-    async fn address(&self) -> Result<Address, Failure> {
-        if let Target::Up(address) = &*self.0.target.borrow() {
-            return Ok(address.clone());
-        }
-        let mut target = self.0.target.clone();
-        let known = target.wait_for(|target| *target != Target::Starting);
-        match tokio::time::timeout(self.0.start_timeout, known).await {
-            Err(_) => Err(Failure::Starting(self.0.start_timeout)),
-            Ok(Err(_)) => Err(Failure::Down("the relay is stopping".to_owned())),
-            Ok(Ok(target)) => match &*target {
-                Target::Up(address) => Ok(address.clone()),
-                Target::Down { reason } => Err(Failure::Down(reason.clone())),
-                Target::Starting => Err(Failure::Starting(self.0.start_timeout)),
-            },
         }
     }
 
     /// Who moves the bytes of a connection whose answer has begun: whoever reads that, unless the request is still on its
     /// way. That goes on whether or not the client takes the answer meanwhile, so it gets a task of its own.
     fn lease(&self, mut connection: Connection, place: Option<&Arc<Place>>) -> Option<Lease> {
-        let pool = self.0.pools.here().clone();
+        let pool = self.0.sender.pool().clone();
         // The request's body holds it too.
         if place.is_none_or(|place| Arc::strong_count(place) == 1) {
             return Some(Lease::new(connection, pool));
@@ -371,9 +300,7 @@ impl Proxy {
     ) -> Result<Response<ProxyBody>, Failure> {
         let upstream = hyper::upgrade::on(&mut response);
         let (mut parts, body) = response.into_parts();
-        let seen = Seen::of(&parts.headers);
-        let written = if seen.framing { framing::take(&mut parts.headers) } else { Written::default() };
-        let hop = if seen.hop { headers::strip(&mut parts.headers) } else { Hop::default() };
+        let (written, hop) = Seen::of(&parts.headers).take(&mut parts.headers);
         framing::of_answer(&mut parts.headers, written, parts.status, &asked.method, &body.size_hint())
             .map_err(|framing::StillCoded| Failure::Coding)?;
         parts.version = Version::HTTP_11;
@@ -406,9 +333,6 @@ impl Proxy {
         Ok(Response::from_parts(parts, ProxyBody::empty()))
     }
 }
-
-/// An answer, and the connection that the rest of it comes on.
-type Answered = (Response<Incoming>, Connection);
 
 /// A request that is ready to be sent, and what is kept of it until its answer comes.
 struct Outbound {

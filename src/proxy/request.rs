@@ -7,8 +7,8 @@ use http_body::SizeHint;
 
 use super::failure::Failure;
 use super::forwarded::{self, Came, LastSaid};
-use super::framing::{self, Written};
-use super::headers::{self, Hop, Seen};
+use super::framing;
+use super::headers::{self, Seen};
 
 /// What is left to be done about a request whose head is ready.
 #[derive(Debug)]
@@ -37,8 +37,7 @@ pub(super) fn prepare(
     let target = parts.uri.path_and_query().cloned().ok_or(Failure::Target)?;
     let version = std::mem::replace(&mut parts.version, Version::HTTP_11);
     parts.extensions.clear();
-    let written = if seen.framing { framing::take(&mut parts.headers) } else { Written::default() };
-    let hop = if seen.hop { headers::strip(&mut parts.headers) } else { Hop::default() };
+    let (written, hop) = seen.take(&mut parts.headers);
     framing::of_request(&mut parts.headers, written, body).map_err(|framing::StillCoded| Failure::Coded)?;
     headers::host_of_absolute_target(&parts.uri, &mut parts.headers);
     forwarded::add(&mut parts.headers, came, last);

@@ -29,6 +29,19 @@ pub(super) async fn converged(client: &Stream, standin: &StandIn, what: &str) ->
     }
 }
 
+/// The same, once it has read of so many turns' ends: the state has nothing of those. If they do not come, that is for the caller
+/// to say.
+pub(super) async fn ended(client: &Stream, standin: &StandIn, least: usize, what: &str) -> Fold {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let fold = converged(client, standin, what).await;
+        if fold.idles.values().sum::<usize>() >= least || Instant::now() > deadline {
+            return fold;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// What a break is like.
 #[derive(Clone, Debug)]
 struct Break {
@@ -72,8 +85,8 @@ async fn one(how: Break) -> Fold {
     relay.settled(&standin).await;
     relay.until("connected twice", |status| status["witnesses"]["stream"]["connects"] == 2).await;
     // Nothing that comes later spoils it.
-    let after = converged(&client, &standin, &what).await;
     let idles = run.iter().filter(|data| kind(data) == "session.idle").count();
+    let after = ended(&client, &standin, idles.min(1), &what).await;
     let got: usize = after.idles.values().sum();
     assert!(got >= idles.min(1), "{what}: {got} session.idle for {idles} published; before {:?}", before.idles);
     // Twice when the break took only the status before it; a client can tell neither from the other.

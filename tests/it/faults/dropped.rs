@@ -1,15 +1,12 @@
 //! A healthy stream that loses one frame: the log announced it, the state has it.
 
-use std::time::Duration;
-
 use serde_json::Value;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
 
-use crate::faults::cut::converged;
+use crate::faults::cut::ended;
 use crate::faults::relay::{Relay, sum};
+use crate::standin::StandIn;
 use crate::standin::capture::{frames, kind};
-use crate::standin::{SOON, StandIn};
 use crate::support::bounded;
 
 /// Loses one frame with its twin, which a real release would lose together.
@@ -31,13 +28,7 @@ async fn one(scenario: &'static str, lost: usize, nameless: bool) -> usize {
         }
     }
     let status = relay.settled(&standin).await;
-    let mut fold = converged(&client, &standin, &what).await;
-    // The state has nothing of a turn's end: the client may not have read that far yet.
-    let deadline = Instant::now() + SOON;
-    while fold.idles.is_empty() && Instant::now() < deadline {
-        sleep(Duration::from_millis(20)).await;
-        fold = converged(&client, &standin, &what).await;
-    }
+    let fold = ended(&client, &standin, 1, &what).await;
     let published = run.iter().filter(|data| kind(data) != "sync").count() as u64;
     // Pending is 0: what was announced was delivered, recovered or given up by name.
     let without_twins = |name| sum(&status, name) - status["ledger"]["sync"][name].as_u64().unwrap_or_default();

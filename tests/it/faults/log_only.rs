@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::faults::cut::converged;
+use crate::faults::cut::{converged, ended};
 use crate::faults::relay::{Dice, Relay};
 use crate::standin::StandIn;
 use crate::standin::capture::{frames, kind};
@@ -24,11 +24,11 @@ async fn one(scenario: &'static str, pace: u64, late: u64) {
     }
     converged(&client, &standin, &what).await;
     relay.settled(&standin).await;
-    let fold = converged(&client, &standin, &what).await;
     let idles = run.iter().filter(|data| kind(data) == "session.idle").count();
-    let got = fold.idles.values().sum::<usize>();
     // A turn that is over before anybody can look is seen by its answer, once for all that came together.
     let least = if pace == 0 { idles.min(1) } else { idles };
+    let fold = ended(&client, &standin, least, &what).await;
+    let got = fold.idles.values().sum::<usize>();
     assert!((least..=idles).contains(&got), "{what}: {got} session.idle for {idles}");
     assert_eq!(standin.requests("/global/event"), 0, "{what}");
     assert_eq!(client.end(), None, "{what}");

@@ -74,8 +74,8 @@ async fn one(rest: Rest) {
     assert!(made.is_empty(), "{what}: made of no answer: {made:#?}");
     assert!(standin.most_asking() <= QUESTIONS, "{what}: {} questions at a time", standin.most_asking());
     standin.set_rest(Rest::Healthy);
-    let fold = converged(&client, &standin, &what).await;
     client.wait_for(|frame| frame.kind() == "session.idle", SOON).await;
+    let fold = converged(&client, &standin, &what).await;
     assert_eq!(
         fold.idles.values().sum::<usize>(),
         run.iter().filter(|data| kind(data) == "session.idle").count(),

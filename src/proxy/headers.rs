@@ -92,7 +92,7 @@ pub(super) struct Hop {
 /// Removes what speaks to this hop only: the known fields, and everything that any `Connection` line names.
 ///
 /// `Host` stays even when named: without it the request would get another meaning, not a shorter head. What is said
-/// about the body's framing is taken before this, see [`framing`](super::framing).
+/// about the body's framing is taken before this, see [`framing`].
 pub(super) fn strip(headers: &mut HeaderMap) -> Hop {
     let named: Box<[HeaderName]> = tokens(headers, &CONNECTION)
         .filter_map(|token| HeaderName::from_bytes(token).ok())

@@ -75,9 +75,8 @@ fn expects(parts: &mut Parts, version: Version, body: &SizeHint) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, VIA};
-
     use http::Request;
+    use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, VIA};
 
     use super::super::caller::Peer;
     use super::*;

@@ -248,8 +248,37 @@ fn lock(core: &Mutex<Core>) -> MutexGuard<'_, Core> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::{Event, Origin, Place};
     use crate::ingest::stream;
+    use crate::journal;
+    use crate::reconcile::Witness;
     use crate::stop::Tasks;
+
+    #[test]
+    fn notes_are_kept_a_second_or_a_mebibyte_after_an_event() {
+        let folder = tempfile::tempdir().unwrap();
+        let taken = Journal::take(folder.path()).unwrap();
+        let (journal, restored) = Journal::open(taken, journal::Options::default()).unwrap();
+        let journal = Arc::new(journal);
+        let pipeline = Pipeline::new(Parts {
+            options: Options { witness: Witness::Auto, grace: 2000, watch: 0, emit_bare: false },
+            hub: Hub::new(journal.clone(), Tasks::new()),
+            journal,
+            restored,
+            asks: mpsc::channel(1).0,
+            upstream: watch::channel(None).1,
+            has_api: Arc::default(),
+        });
+        let mut core = lock(&pipeline.core);
+        let mut is_noted = |steady, bytes: usize| {
+            let properties = format!(r#"{{"text":"{}"}}"#, "x".repeat(bytes));
+            core.events.push(Event::made(Origin::State, "x", &Place::default(), None, "evt_1", &properties));
+            !core.commit(Now { steady, wall: 0 }).unwrap().batch.notes.is_empty()
+        };
+        let kept = [(0, 1), (1, 1), (1_000, 1), (1_001, 1), (1_002, 1), (1_003, 1 << 20), (1_004, 1)];
+        let kept = kept.map(|(steady, bytes)| is_noted(steady, bytes));
+        assert_eq!(kept, [true, false, false, true, false, true, false], "the first at once");
+    }
 
     #[tokio::test]
     async fn what_comes_by_turns_is_one_batch() {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::aspect::{Aspect, Directory, Group, SessionId};
 use super::compare::{Draft, Facts, Found, Listed, Listing, Moved, ShapeError};
+use super::early::AGAIN;
 use super::plan::{BURST, Flight};
 use super::reads::ACTIVE;
 use super::shadow::SessionInfo;
@@ -88,14 +89,9 @@ impl Reconcile {
             self.plan.mark(flight.aspect.clone(), now.steady + wait);
             return Ok(());
         }
-        let runs = |id: &SessionId| {
-            let place = self.shadow.sessions.get(id).and_then(|session| session.place.directory.as_ref());
-            place.is_some_and(|directory| self.shadow.instances.contains_key(directory))
-        };
         let facts = Facts {
             since: self.since,
-            runs_here: matches!(&flight.aspect, Aspect::Messages(id) if runs(id)),
-            proves_turn: self.proves_turn(&flight.aspect),
+            evidence: self.evidence(&flight.aspect, now),
             ends_announced: self.ledger.owed("session.idle"),
             unseen_since: self.unseen_since,
             is_announced: self.stream != Stream::Up || self.unseen_since.is_some() || self.ledger.owes(Group::Messages),
@@ -136,7 +132,14 @@ impl Reconcile {
                 }
             }
             Aspect::Messages(id) => match shadow.compare_messages(id, text, flight, facts, out)? {
-                Found::Told => self.watch_turn(id, now),
+                Found::Told => {
+                    self.early.told(id, now.steady);
+                    self.watch_turn(id, now);
+                }
+                Found::Early => {
+                    self.early.wait(id, now.steady);
+                    self.plan.mark_again(flight, now.steady + AGAIN, flight.limit);
+                }
                 Found::Ask(limit) => {
                     self.plan.mark_again(flight, now.steady, limit);
                 }
@@ -174,15 +177,6 @@ impl Reconcile {
             self.plan.mark(Aspect::Status(directory), now.steady);
             self.pending_changed = true;
         }
-    }
-
-    /// Whether a new answer of the assistant says that a turn of this opencode was missed.
-    fn proves_turn(&self, aspect: &Aspect) -> bool {
-        let is_owed = self.ledger.owed("session.status") > 0 || self.ledger.owed("session.idle") > 0;
-        // A healthy stream would have told of it: the turn is another process's.
-        let is_mute = self.stream != Stream::Up || self.unseen_since.is_some();
-        let is_unheard = aspect.session().is_some_and(|id| self.is_unheard(id));
-        is_owed || !self.ledger.has_notices() && (is_mute || is_unheard)
     }
 
     fn open_is_read(&mut self, directory: &Directory, group: Group) {

@@ -193,6 +193,11 @@ impl Ledger {
         self.accounts.get(kind).map_or(0, |account| account.owed)
     }
 
+    /// Whether the state owes events of this type; with `or_waiting`, also whether notices of it wait for the stream.
+    pub(super) fn owes_kind(&self, kind: &str, or_waiting: bool) -> bool {
+        self.accounts.get(kind).is_some_and(|account| account.owed > 0 || or_waiting && !account.waiting.is_empty())
+    }
+
     /// Whether the state owes anything of a group.
     pub(super) fn owes(&self, group: Group) -> bool {
         self.accounts.iter().any(|(kind, account)| account.owed > 0 && Group::of(kind) == Some(group))

@@ -8,6 +8,7 @@
 mod answers;
 mod aspect;
 mod compare;
+mod early;
 mod history;
 mod interface;
 mod json;
@@ -28,6 +29,7 @@ use bytes::Bytes;
 use crate::event::{Event, Origin, Place, fresh_id, quote};
 use aspect::{Aspect, Directory, Group, SessionId};
 use compare::{Draft, Replies};
+use early::Early;
 use history::History;
 use ledger::Ledger;
 use plan::{Flight, Plan};
@@ -87,6 +89,7 @@ pub struct Reconcile {
     /// Up to when everything was told, in milliseconds of Unix time.
     seen: u64,
     recovery: Recovery,
+    early: Early,
     /// Sessions that the waiting events of the stream are about, and whether those tell their status.
     foreseen: BTreeMap<SessionId, bool>,
     hints: VecDeque<SessionId>,
@@ -120,6 +123,7 @@ impl Reconcile {
             unseen_since: None,
             seen: now.wall,
             recovery: Recovery::Over,
+            early: Early::default(),
             foreseen: BTreeMap::new(),
             hints: VecDeque::new(),
             held: VecDeque::new(),
@@ -213,7 +217,8 @@ impl Reconcile {
         let poll = self.polls().then_some(self.next_poll);
         let recovery = if let Recovery::Until(until) = self.recovery { Some(until) } else { None };
         let watch = self.watch.due(self.options.watch).filter(|_| self.reachable);
-        [plan, grace, held, poll, self.settle.next(), recovery, watch].into_iter().flatten().min()
+        let early = self.early.next(now.steady);
+        [plan, grace, held, poll, self.settle.next(), recovery, watch, early].into_iter().flatten().min()
     }
 
     /// What a client has to know after a gap, if it changed since the last call.
@@ -289,7 +294,11 @@ impl Reconcile {
         for aspect in self.settle.due(now.steady) {
             self.plan.mark(aspect, now.steady);
         }
-        if self.settle.is_last() && self.held.is_empty() && self.plan.is_quiet(now.steady) {
+        if self.settle.is_last()
+            && self.held.is_empty()
+            && self.plan.is_quiet(now.steady)
+            && !self.early.is_waiting(now.steady)
+        {
             self.settle.finish();
             self.give_up_waiting(now);
             self.ledger.write_off();

@@ -42,7 +42,8 @@ impl Reconcile {
     /// Notes up to when everything was told, and ends the recovery when what it asked for was answered.
     pub(super) fn take_stock(&mut self, now: Now) {
         self.history.forget(now.steady);
-        let is_quiet = self.held.is_empty() && self.plan.is_quiet(now.steady + BURST);
+        let is_waiting = !self.held.is_empty() || self.early.is_waiting(now.steady);
+        let is_quiet = !is_waiting && self.plan.is_quiet(now.steady + BURST);
         if let Recovery::Until(until) = self.recovery
             && (is_quiet || until <= now.steady)
         {

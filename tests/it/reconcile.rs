@@ -115,6 +115,19 @@ proptest! {
         prop_assert!(outcome.most_in_flight <= 4);
     }
 
+    /// As on a busy machine, or through systemd's journal: the state shows what is announced only later. Lines name no sessions, so
+    /// turns that follow each other faster than their lines come can be told as one.
+    #[test]
+    fn turns_end_though_their_lines_come_late(moves in moves(), seed in any::<u64>(), line_delay in 5..2_000u64) {
+        let settings = Settings { line_delay, ..Settings::new(Witness::Log, seed) };
+        let (script, outcome) = played(&moves, &settings);
+        nothing_wrong(&outcome)?;
+        converged(&outcome)?;
+        every_turn_ends(&script, &outcome)?;
+        no_end_too_many(&script, &outcome)?;
+        balanced(&outcome)?;
+    }
+
     #[test]
     fn nothing_is_added_to_a_healthy_stream(moves in moves(), seed in any::<u64>(), frame_delay in 0..260u64) {
         let settings = Settings { line_delay: 8, frame_delay, ..Settings::new(Witness::Auto, seed) };
@@ -137,6 +150,7 @@ proptest! {
         witness in prop_oneof![Just(Witness::Auto), Just(Witness::Stream)],
         cuts in prop::collection::vec((0..4000u64, 1..4000u64), 1..3),
         notice_cut in prop_oneof![Just(0u64), 0..400u64],
+        line_delay in prop_oneof![Just(5u64), 5..2_000u64],
     ) {
         let mut at = 0;
         let mut times = vec![];
@@ -144,7 +158,7 @@ proptest! {
             times.push((at + until + 2, at + until + length + notice_cut + 3));
             at += until + length + notice_cut + 3;
         }
-        let settings = Settings { cuts: times, notice_cut, ..Settings::new(witness, seed) };
+        let settings = Settings { cuts: times, notice_cut, line_delay, quiet: 25_000, ..Settings::new(witness, seed) };
         let (script, outcome) = played(&moves, &settings);
         nothing_wrong(&outcome)?;
         converged(&outcome)?;
@@ -160,6 +174,7 @@ proptest! {
         seed in any::<u64>(),
         witness in prop_oneof![Just(Witness::Auto), Just(Witness::Log), Just(Witness::Stream)],
         kills in prop::collection::vec((0..2500u64, 1..3000u64), 1..4),
+        line_delay in prop_oneof![Just(5u64), 5..2_000u64],
     ) {
         let mut at = 0;
         let mut times = vec![];
@@ -167,7 +182,7 @@ proptest! {
             times.push((at + until + 2, at + until + length + 3));
             at += until + length + 3;
         }
-        let settings = Settings { kills: times, ..Settings::new(witness, seed) };
+        let settings = Settings { kills: times, line_delay, quiet: 25_000, ..Settings::new(witness, seed) };
         let (script, outcome) = played(&moves, &settings);
         no_end_too_many(&script, &outcome)?;
         nothing_wrong(&outcome)?;
@@ -186,9 +201,11 @@ proptest! {
         death in 100..2500u64,
         away in 1..4000u64,
         kill in prop::option::of((0..4000u64, 1..3000u64)),
+        line_delay in prop_oneof![Just(5u64), 5..2_000u64],
     ) {
         let kills = kill.into_iter().map(|(at, length)| (at, at + length)).collect();
-        let settings = Settings { death: Some((death, death + away)), kills, quiet: 25_000, ..Settings::new(witness, seed) };
+        let death = Some((death, death + away));
+        let settings = Settings { death, kills, line_delay, quiet: 25_000, ..Settings::new(witness, seed) };
         let (_, outcome) = played(&moves, &settings);
         nothing_wrong(&outcome)?;
         converged(&outcome)?;

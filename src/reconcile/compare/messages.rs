@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::super::answers::PAUSE_READS;
+use super::super::early::Evidence;
 use super::super::json::{Told, fingerprint};
 use super::super::plan::Flight;
 use super::super::shadow::{Message, MessageInfo, PartInfo, Session, Shadow, millis};
@@ -20,11 +21,8 @@ const MOST: usize = 1024;
 pub(in crate::reconcile) struct Facts {
     /// Messages that began or ended since, in milliseconds of Unix time, are news also in a session never read before.
     pub(in crate::reconcile) since: u64,
-    /// A new answer of the assistant proves a turn, also when the status map never showed it: short turns are over
-    /// before they can be read.
-    pub(in crate::reconcile) proves_turn: bool,
-    /// The session's instance is in use, so that its status map can tell the turn's end.
-    pub(in crate::reconcile) runs_here: bool,
+    /// What it means that the session is idle and has a new answer of the assistant.
+    pub(in crate::reconcile) evidence: Evidence,
     /// How many ends the log announced that were not told: turns may follow each other without a pause.
     pub(in crate::reconcile) ends_announced: u64,
     /// Nobody looked since, in milliseconds of Unix time: the answer has to reach back further than that.
@@ -42,6 +40,8 @@ pub(in crate::reconcile) struct Facts {
 pub(in crate::reconcile) enum Found {
     /// It was told.
     Told,
+    /// It shows a turn that may still be announced: ask again.
+    Early,
     /// It does not reach back to what clients know: ask for so many.
     Ask(usize),
 }
@@ -79,16 +79,24 @@ impl Shadow {
         let session = self.session(id);
         let full = reads.len() >= flight.limit;
         let is_seen = |oldest: &Read<'_>| {
-            session.messages.contains_key(oldest.info.id.as_str())
-                && facts.unseen_since.is_none_or(|since| millis(oldest.info.time.created) < since)
+            let created = millis(oldest.info.time.created);
+            if session.known {
+                session.messages.contains_key(oldest.info.id.as_str())
+                    && facts.unseen_since.is_none_or(|since| created < since)
+            } else {
+                created < facts.since
+            }
         };
-        let reaches = reads.first().is_none_or(is_seen) && reads.iter().any(|read| read.info.role == "user");
-        if full && session.known && !reaches && flight.limit < MOST {
+        let has_prompt = !session.known || reads.iter().any(|read| read.info.role == "user");
+        if full && !(has_prompt && reads.first().is_none_or(is_seen)) && flight.limit < MOST {
             return Ok(Found::Ask((flight.limit * 4).min(MOST)));
         }
         let mut comparison = Comparison { id, session, flight, facts, out };
-        comparison.removed(&reads, full);
         let live = comparison.first_news(&reads);
+        if facts.evidence == Evidence::Early && reads[live..].iter().any(|read| comparison.shows_turn(read)) {
+            return Ok(Found::Early);
+        }
+        comparison.removed(&reads, full);
         for (index, read) in reads.iter().enumerate() {
             if comparison.session.gone.since(&read.info.id, flight.began) {
                 continue;
@@ -184,15 +192,25 @@ impl Comparison<'_> {
             self.facts.ends_announced = self.facts.ends_announced.saturating_sub(1);
             self.session.end(self.id, self.out);
         }
-        // A fork copies answers into a new session; those are older than it.
-        let is_own = millis(info.time.created) >= self.session.created.max(self.facts.since);
-        if info.role == "assistant" && is_own {
-            if self.session.busy.is_none() && self.facts.proves_turn && self.facts.runs_here {
+        if self.is_own_answer(info) {
+            if self.session.busy.is_none() && self.facts.evidence == Evidence::Turn {
                 self.session.begin(self.id, r#"{"type":"busy"}"#, self.out);
                 self.session.was_proved = true;
             }
             self.session.has_answer = true;
         }
+    }
+
+    /// An answer of the assistant that was made in this session: a fork copies some into a new one, which are older than it.
+    fn is_own_answer(&self, info: &MessageInfo<'_>) -> bool {
+        info.role == "assistant" && millis(info.time.created) >= self.session.created.max(self.facts.since)
+    }
+
+    /// Whether the session is idle and this would be news of a turn in it.
+    fn shows_turn(&self, read: &Read<'_>) -> bool {
+        let is_new = self.session.messages.get(read.info.id.as_str()).is_none_or(|told| told.info == 0);
+        let is_gone = self.session.gone.since(&read.info.id, self.flight.began);
+        self.session.busy.is_none() && is_new && !is_gone && self.is_own_answer(&read.info)
     }
 
     fn updated(&mut self, read: &Read<'_>) {

@@ -299,8 +299,14 @@ impl<'a> Run<'a> {
                     frame_clock = frame_clock.max(at + self.dice.roll(settings.frame_delay + 1));
                     self.frame(frame_clock, kind, directory, properties);
                     let is_durable = |kind: &str| {
-                        ["session.created", "session.updated", "message.updated", "message.part.updated"]
-                            .contains(&kind)
+                        [
+                            "session.created",
+                            "session.updated",
+                            "message.updated",
+                            "message.part.updated",
+                            "message.removed",
+                        ]
+                        .contains(&kind)
                     };
                     if settings.has_history && is_durable(kind) {
                         self.durable(*at, frame_clock, kind, properties);

@@ -66,14 +66,20 @@ impl Reconcile {
     /// What a new answer of the assistant in an idle session is good for.
     pub(super) fn evidence(&self, aspect: &Aspect, now: Now) -> Evidence {
         let Aspect::Messages(id) = aspect else { return Evidence::Nothing };
-        let place = self.shadow.sessions.get(id).and_then(|session| session.place.directory.as_ref());
+        let session = self.shadow.sessions.get(id);
+        let place = session.and_then(|session| session.place.directory.as_ref());
         // Otherwise its status map cannot tell the turn's end.
         let runs_here = place.is_some_and(|directory| self.shadow.instances.contains_key(directory));
         // A healthy stream would have told of it: the turn is another process's.
         let is_mute = self.stream != Stream::Up || self.unseen_since.is_some();
         let is_owed = ["session.status", "session.idle"].into_iter().any(|kind| self.ledger.owes_kind(kind, is_mute));
         let is_told_of = is_owed || !self.ledger.has_notices() && (is_mute || self.is_unheard(id));
+        // After a break the stream told that the turn is over.
+        let is_over = self.stream == Stream::Up
+            && self.unseen_since.is_some()
+            && session.is_some_and(|session| session.stepped.status > self.unseen_step);
         match () {
+            () if is_over => Evidence::Nothing,
             () if is_told_of && runs_here => Evidence::Turn,
             () if is_mute && self.early.may_wait(id, now.steady) => Evidence::Early,
             () => Evidence::Nothing,

@@ -86,6 +86,8 @@ pub struct Reconcile {
     expects_gone: bool,
     /// Nobody looked since that time, in milliseconds of Unix time; being mended.
     unseen_since: Option<u64>,
+    /// The shadow's step when that was noticed: what the stream told later is newer.
+    unseen_step: u64,
     /// Up to when everything was told, in milliseconds of Unix time.
     seen: u64,
     recovery: Recovery,
@@ -121,6 +123,7 @@ impl Reconcile {
             wanted: BTreeSet::new(),
             expects_gone: false,
             unseen_since: None,
+            unseen_step: 0,
             seen: now.wall,
             recovery: Recovery::Over,
             early: Early::default(),

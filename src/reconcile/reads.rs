@@ -114,6 +114,7 @@ impl Reconcile {
     pub(super) fn resync(&mut self, now: Now) {
         self.expects_gone = true;
         self.unseen(self.ledger.last_alive(), now);
+        self.unseen_step = self.shadow.step;
         let active: Vec<SessionId> = self.active(now).cloned().collect();
         let is_counted = |id: &SessionId| self.shadow.sessions.get(id).is_some_and(|session| session.history.is_some());
         let counted: Vec<SessionId> = active.into_iter().filter(is_counted).collect();

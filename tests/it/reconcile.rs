@@ -163,6 +163,10 @@ proptest! {
         nothing_wrong(&outcome)?;
         converged(&outcome)?;
         every_turn_ends(&script, &outcome)?;
+        // A break that comes while the last is being mended can make a turn of what is left of it.
+        if settings.cuts.windows(2).all(|cuts| cuts[0].1 + 2_000 < cuts[1].0) {
+            no_end_too_many(&script, &outcome)?;
+        }
         if witness == Witness::Auto {
             balanced(&outcome)?;
         }

@@ -37,6 +37,9 @@ const FOLLOWERS: usize = 1_000;
 /// Events in a journal that is read.
 const JOURNALED: usize = 10_000;
 
+/// Events that are journaled without a pause.
+const SUSTAINED: usize = 1_000_000;
+
 fn main() {
     divan::main();
 }
@@ -130,9 +133,9 @@ fn now() -> u64 {
 }
 
 /// A journal in a folder that goes with it.
-fn on_disk() -> (Journal, TempDir) {
+fn on_disk(options: Options) -> (Journal, TempDir) {
     let folder = tempfile::tempdir().expect("a folder can be made");
-    let (journal, _) = Journal::open(Journal::take(folder.path()).expect("a new folder"), Options::default())
+    let (journal, _) = Journal::open(Journal::take(folder.path()).expect("a new folder"), options)
         .expect("an empty folder can be used");
     (journal, folder)
 }
@@ -144,9 +147,21 @@ fn append(journal: &Journal, events: Vec<Event>) -> Vec<Arc<opencode_relay::jour
 
 #[divan::bench(args = [1, 100])]
 fn journal_append(bencher: Bencher<'_, '_>, batch: usize) {
-    let (journal, _folder) = on_disk();
+    let (journal, _folder) = on_disk(Options::default());
     let bencher = bencher.counter(ItemsCount::new(batch)).with_inputs(|| events(batch));
     bencher.bench_local_values(|events| append(&journal, events));
+    journal.close();
+}
+
+/// Without a pause, at the limit most of the time: what is old is dropped, and the file synced every second.
+#[divan::bench(sample_count = 1, sample_size = 1)]
+fn journal_append_sustained(bencher: Bencher<'_, '_>) {
+    let (journal, _folder) = on_disk(Options { bytes: 64 << 20, ..Options::default() });
+    bencher.counter(ItemsCount::new(SUSTAINED)).bench_local(|| {
+        for _ in 0..SUSTAINED / 100 {
+            append(&journal, events(100));
+        }
+    });
     journal.close();
 }
 
@@ -173,7 +188,7 @@ fn journal_read_from_memory(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn journal_read_from_file(bencher: Bencher<'_, '_>) {
-    let (journal, _folder) = on_disk();
+    let (journal, _folder) = on_disk(Options::default());
     append(&journal, events(JOURNALED));
     bencher.counter(ItemsCount::new(JOURNALED)).bench_local(|| {
         let mut count = 0;

@@ -5,8 +5,6 @@
 //! clients would never hear that the turn ended. So it is not told but asked for again until a line of a turn has come. It
 //! does not wait for ever, since the turn may be another process's, which this log never announces.
 
-use std::collections::BTreeMap;
-
 use super::aspect::{Aspect, SessionId};
 use super::{Now, Reconcile, Stream};
 
@@ -31,34 +29,40 @@ pub(super) enum Evidence {
     Nothing,
 }
 
-/// Since when the answers about sessions wait, in milliseconds.
+/// Since when the answers about sessions wait, in milliseconds. A handful: what is older than [`MEMORY`] is forgotten.
 #[derive(Debug, Default)]
-pub(super) struct Early(BTreeMap<SessionId, u64>);
+pub(super) struct Early(Vec<(SessionId, u64)>);
 
 impl Early {
     /// Whether an answer still waits.
     pub(super) fn is_waiting(&self, now: u64) -> bool {
-        self.0.values().any(|since| since + PATIENCE > now)
+        self.0.iter().any(|(_, since)| since + PATIENCE > now)
     }
 
     /// When the next one is told, whatever has come.
     pub(super) fn next(&self, now: u64) -> Option<u64> {
-        self.0.values().map(|since| since + PATIENCE).filter(|until| *until > now).min()
+        self.0.iter().map(|(_, since)| since + PATIENCE).filter(|until| *until > now).min()
     }
 
     /// The session's answer waits from now on, if it does not already.
     pub(super) fn wait(&mut self, id: &SessionId, now: u64) {
-        self.0.retain(|_, since| *since + MEMORY > now);
-        self.0.entry(id.clone()).or_insert(now);
+        self.0.retain(|(_, since)| *since + MEMORY > now);
+        if self.since(id).is_none() {
+            self.0.push((id.clone(), now));
+        }
     }
 
     /// The session's answer was told.
     pub(super) fn told(&mut self, id: &SessionId, now: u64) {
-        self.0.retain(|waiting, since| waiting != id || *since + PATIENCE <= now);
+        self.0.retain(|(waiting, since)| waiting != id || *since + PATIENCE <= now);
     }
 
     fn may_wait(&self, id: &SessionId, now: u64) -> bool {
-        self.0.get(id).is_none_or(|since| since + PATIENCE > now || since + MEMORY <= now)
+        self.since(id).is_none_or(|since| since + PATIENCE > now || since + MEMORY <= now)
+    }
+
+    fn since(&self, id: &SessionId) -> Option<u64> {
+        self.0.iter().find(|(waiting, _)| waiting == id).map(|(_, since)| *since)
     }
 }
 

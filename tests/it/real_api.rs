@@ -63,7 +63,11 @@ async fn equals_opencodes_own_on_1_17_11() {
         scene.relayed.settle(Duration::from_secs(1), LIMIT).await;
         let (direct, relayed) = (events(&scene.direct), events(&scene.relayed));
         assert!(direct.len() > 40 && direct.iter().any(|event| event["durable"]["seq"].is_u64()));
-        assert_eq!(relayed, direct);
+        // What opencode publishes beside a session (plugins, the catalog) has its own place in each of its streams.
+        let parts = |events: Vec<Value>| -> (Vec<Value>, Vec<Value>) {
+            events.into_iter().partition(|event| event["data"]["sessionID"].is_string())
+        };
+        assert_eq!(parts(relayed), parts(direct));
         assert_eq!(scene.relayed.end(), None);
     })
     .await;
